@@ -1,0 +1,132 @@
+//! Rust from `.proto` files, without protoc: protox compiles, prost and tonic generate.
+//!
+//! Messages go to `crates/proto/src/gen` (no tonic there), services to `crates/rpc/src/gen`, whose stubs name the
+//! messages of `proto` through `extern_path`. The output is checked in, so that a build needs none of this.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use protox::prost_reflect::prost_types::FileDescriptorSet;
+
+/// Files of `crates/proto/proto`, one line for each package.
+const PROTO_FILES: &[&str] = &[
+    "authpb/auth.proto",
+    "etcdserverpb/raft_internal.proto",
+    "etcdserverpb/rpc.proto",
+    "etcdserverpb/server.proto",
+    "leasepb/lease.proto",
+    "membershippb/membership.proto",
+    "mvccpb/kv.proto",
+    "raftpb/raft.proto",
+    "snappb/snap.proto",
+    "v3electionpb/v3election.proto",
+    "v3lockpb/v3lock.proto",
+    "walpb/record.proto",
+];
+
+/// Packages whose messages live in `proto`, and which `rpc` therefore only refers to.
+const PROTO_PACKAGES: &[&str] = &["authpb", "etcdserverpb", "mvccpb", "v3electionpb", "v3lockpb"];
+
+/// What to do with the generated text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    /// Replace what is checked in.
+    Write,
+    /// Fail when what is checked in differs.
+    Check,
+}
+
+/// Generates all code, and writes or compares it.
+pub(crate) fn run(root: &Path, mode: Mode) -> Result<()> {
+    let proto_include = root.join("crates/proto/proto");
+    let rpc_include = root.join("crates/rpc/proto");
+
+    let api =
+        protox::compile(PROTO_FILES, [&proto_include]).context("compile crates/proto/proto")?;
+    let health = protox::compile(["health/health.proto"], [&rpc_include])
+        .context("compile crates/rpc/proto")?;
+
+    let messages =
+        generate(|out| prost_config(out).compile_fds(api.clone()).context("generate messages"))?;
+    let mut stubs = generate(|out| generate_services(out, api.clone()))?;
+    stubs.extend(generate(|out| generate_services(out, health.clone()))?);
+    // prost opens a file for every package, also for those that have nothing but messages of `proto`.
+    stubs.retain(|_, text| text.contains("pub mod"));
+
+    let mut differences = Vec::new();
+    differences.extend(settle(&root.join("crates/proto/src/gen"), &messages, mode)?);
+    differences.extend(settle(&root.join("crates/rpc/src/gen"), &stubs, mode)?);
+    if mode == Mode::Check && !differences.is_empty() {
+        let names: Vec<String> =
+            differences.iter().map(|path| path.display().to_string()).collect();
+        bail!(
+            "generated code is not up to date, run `cargo xtask codegen`:\n  {}",
+            names.join("\n  ")
+        );
+    }
+    Ok(())
+}
+
+fn prost_config(out: &Path) -> prost_build::Config {
+    let mut config = prost_build::Config::new();
+    config
+        .out_dir(out)
+        // `Bytes`: a key or value is a slice of the buffer it arrived in, all the way to the log and to the watchers.
+        .bytes(["."])
+        // The old v2 request is large and rare; boxed, it does not make every log entry as large.
+        .boxed(".etcdserverpb.InternalRaftRequest.request.v2")
+        .boxed(".etcdserverpb.InternalRaftRequest.v2");
+    config
+}
+
+fn generate_services(out: &Path, set: FileDescriptorSet) -> Result<()> {
+    let mut builder = tonic_prost_build::configure().out_dir(out).bytes(".").build_transport(true);
+    for package in PROTO_PACKAGES {
+        builder = builder.extern_path(format!(".{package}"), format!("::proto::{package}"));
+    }
+    builder.compile_fds(set).context("generate services")
+}
+
+/// Runs a generator in an empty folder and returns the text of each file that it made.
+fn generate(make: impl FnOnce(&Path) -> Result<()>) -> Result<BTreeMap<String, String>> {
+    let out = tempfile::tempdir().context("make a folder for generated code")?;
+    make(out.path())?;
+    let mut files = BTreeMap::new();
+    for entry in fs::read_dir(out.path())? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let text =
+            fs::read_to_string(entry.path()).with_context(|| format!("read generated {name}"))?;
+        files.insert(name, text);
+    }
+    Ok(files)
+}
+
+/// Compares `files` with the folder `target`, and in [`Mode::Write`] makes them equal. Returns what differed.
+fn settle(target: &Path, files: &BTreeMap<String, String>, mode: Mode) -> Result<Vec<PathBuf>> {
+    let mut differences = Vec::new();
+    fs::create_dir_all(target)?;
+    for entry in fs::read_dir(target)? {
+        let path = entry?.path();
+        let known =
+            path.file_name().is_some_and(|name| files.contains_key(&*name.to_string_lossy()));
+        if !known {
+            if mode == Mode::Write {
+                fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))?;
+            }
+            differences.push(path);
+        }
+    }
+    for (name, text) in files {
+        let path = target.join(name);
+        if fs::read_to_string(&path).ok().as_ref() != Some(text) {
+            if mode == Mode::Write {
+                fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+            }
+            differences.push(path);
+        }
+    }
+    Ok(differences)
+}
