@@ -1,0 +1,198 @@
+//! Applying one entry: what it is, whether it is new here, and what follows.
+//!
+//! ```text
+//!                      index <= consistent index            index > consistent index
+//! keys, leases, alarms nothing: the rows have it            rows, answer, events
+//! members, version     in memory only                       in memory and rows
+//! conf change          raft is told                         raft is told
+//! ```
+//!
+//! [`kv`] executes requests for keys and leases, [`cluster`] what changes the cluster.
+
+mod cluster;
+mod kv;
+
+use std::time::Duration;
+
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, alarm_request::AlarmAction,
+};
+
+use crate::committed::{Decoded, decode_request};
+use crate::{
+    Answer, Applied, Committed, Effect, Fatal, Machine, Outcome, Payload, RequestError, Response,
+};
+
+/// What is known of the entry that is being applied.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) index: u64,
+    /// Its effects are not in the backend yet.
+    pub(super) is_new: bool,
+    /// The caller's clock, see [`Machine::apply`].
+    pub(super) now: Duration,
+}
+
+impl Machine {
+    /// Applies the next entry.
+    ///
+    /// `now` is the time since any fixed moment of a monotonic clock, the same one as for the lessor: from it a lessor
+    /// that is primary counts the time of new leases. Nothing that members must agree on depends on it.
+    ///
+    /// Rows and events are visible to readers when this returns. Call [`backend::Writer::take_commit`] between
+    /// entries only.
+    ///
+    /// # Errors
+    /// [`Fatal`]: the member must stop. The entry may be half applied; it is not committed to the backend.
+    pub fn apply(&mut self, committed: &Committed, now: Duration) -> Result<Applied, Fatal> {
+        let &Committed { index, term, ref payload } = committed;
+        if index != self.applied + 1 {
+            return Err(Fatal::OutOfOrder { applied: self.applied, got: index });
+        }
+        let entry = Entry { index, is_new: index > self.writer.consistent().index, now };
+        let mut applied = Applied::default();
+        match payload {
+            Payload::Empty => applied.effects.push(Effect::EmptyEntry),
+            Payload::Request(request) => self.apply_request(entry, request, &mut applied)?,
+            Payload::Raw(bytes) => match decode_request(index, bytes.clone())? {
+                Decoded::Request(request) => self.apply_request(entry, &request, &mut applied)?,
+                Decoded::V2(request) => self.apply_v2(entry, &request, &mut applied)?,
+            },
+            Payload::ConfChange(change) => self.apply_conf_change(entry, change, &mut applied)?,
+        }
+        if entry.is_new {
+            // After the effects, before the next commit can be taken: rows and index reach the disk together.
+            self.writer.set_consistent_index(index, term);
+            self.writer.publish();
+        }
+        self.applied = index;
+        self.applied_term = term;
+        Ok(applied)
+    }
+
+    fn apply_request(
+        &mut self,
+        entry: Entry,
+        request: &InternalRaftRequest,
+        applied: &mut Applied,
+    ) -> Result<(), Fatal> {
+        applied.request_id = match (request.id, &request.header) {
+            (0, Some(header)) => header.id,
+            (id, _) => id,
+        };
+        let Some(op) = &request.request else {
+            // etcd answers nothing to a request that it does not know.
+            return Ok(());
+        };
+        if let Some(outcome) = self.apply_to_cluster(entry, op, applied)? {
+            applied.outcome = entry.is_new.then_some(outcome);
+        } else if entry.is_new {
+            check_auth(entry.index, op)?;
+            applied.outcome = Some(self.execute(entry, op, applied)?);
+        }
+        Ok(())
+    }
+
+    /// Executes what goes to the backend alone.
+    fn execute(&mut self, entry: Entry, op: &Op, applied: &mut Applied) -> Result<Outcome, Fatal> {
+        let outcome = match op {
+            Op::Put(request) => self.put(request, applied)?,
+            Op::DeleteRange(request) => self.delete_range(request, applied)?,
+            Op::Txn(request) => self.txn(request, applied)?,
+            Op::Compaction(request) => self.compact(request, applied)?,
+            Op::LeaseGrant(request) => self.lease_grant(entry, request, applied),
+            Op::LeaseRevoke(request) => self.lease_revoke(request, applied),
+            Op::LeaseCheckpoint(request) => self.lease_checkpoint(entry, request),
+            Op::Alarm(request) => Ok(self.alarm(request)),
+            Op::Authenticate(_) => Err(RequestError::AuthNotEnabled),
+            // Reads that went through the log: nobody's state changes. 3.6 has the version test for its own tests.
+            Op::Range(_)
+            | Op::AuthStatus(_)
+            | Op::AuthUserGet(_)
+            | Op::AuthUserList(_)
+            | Op::AuthRoleGet(_)
+            | Op::AuthRoleList(_)
+            | Op::DowngradeVersionTest(_) => Err(RequestError::Unsupported),
+            // Taken care of before this: what changes the cluster, and what needs authentication.
+            Op::V2(_)
+            | Op::ClusterVersionSet(_)
+            | Op::ClusterMemberAttrSet(_)
+            | Op::DowngradeInfoSet(_)
+            | Op::AuthEnable(_)
+            | Op::AuthDisable(_)
+            | Op::AuthUserAdd(_)
+            | Op::AuthUserDelete(_)
+            | Op::AuthUserChangePassword(_)
+            | Op::AuthUserGrantRole(_)
+            | Op::AuthUserRevokeRole(_)
+            | Op::AuthRoleAdd(_)
+            | Op::AuthRoleDelete(_)
+            | Op::AuthRoleGrantPermission(_)
+            | Op::AuthRoleRevokePermission(_) => Err(RequestError::Unsupported),
+        };
+        Ok(outcome)
+    }
+
+    fn alarm(&mut self, request: &AlarmRequest) -> Answer {
+        let alarm = AlarmMember { member_id: request.member_id, alarm: request.alarm };
+        let is_none = request.alarm == i32::from(AlarmType::None);
+        let alarms = match AlarmAction::try_from(request.action) {
+            Ok(AlarmAction::Get) => self.alarms.list(request.alarm),
+            Ok(AlarmAction::Activate) if is_none => Vec::new(),
+            Ok(AlarmAction::Activate) => {
+                vec![self.alarms.activate(&mut self.writer, alarm)]
+            }
+            Ok(AlarmAction::Deactivate) => {
+                self.alarms.deactivate(&mut self.writer, alarm).into_iter().collect()
+            }
+            // etcd crashes the answering member; services refuse it before it gets here.
+            Err(_) => Vec::new(),
+        };
+        self.answer(Response::Alarms(alarms))
+    }
+
+    /// An answer with the present revision.
+    pub(super) fn answer(&self, response: Response) -> Answer {
+        Answer { revision: self.store.current_revision(), response }
+    }
+}
+
+/// Refuses to go on where authentication would have to be kept: a member that ignores it must not serve.
+fn check_auth(index: u64, op: &Op) -> Result<(), Fatal> {
+    let request = match op {
+        Op::AuthEnable(_) => "enabling authentication",
+        Op::AuthUserAdd(_)
+        | Op::AuthUserDelete(_)
+        | Op::AuthUserChangePassword(_)
+        | Op::AuthUserGrantRole(_)
+        | Op::AuthUserRevokeRole(_) => "a change of users",
+        Op::AuthRoleAdd(_)
+        | Op::AuthRoleDelete(_)
+        | Op::AuthRoleGrantPermission(_)
+        | Op::AuthRoleRevokePermission(_) => "a change of roles",
+        // Off already: nothing to do.
+        Op::AuthDisable(_)
+        | Op::Authenticate(_)
+        | Op::AuthStatus(_)
+        | Op::AuthUserGet(_)
+        | Op::AuthUserList(_)
+        | Op::AuthRoleGet(_)
+        | Op::AuthRoleList(_)
+        | Op::V2(_)
+        | Op::Range(_)
+        | Op::Put(_)
+        | Op::DeleteRange(_)
+        | Op::Txn(_)
+        | Op::Compaction(_)
+        | Op::LeaseGrant(_)
+        | Op::LeaseRevoke(_)
+        | Op::LeaseCheckpoint(_)
+        | Op::Alarm(_)
+        | Op::ClusterVersionSet(_)
+        | Op::ClusterMemberAttrSet(_)
+        | Op::DowngradeInfoSet(_)
+        | Op::DowngradeVersionTest(_) => return Ok(()),
+    };
+    Err(Fatal::Auth { index, request })
+}

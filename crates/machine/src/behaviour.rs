@@ -1,0 +1,113 @@
+//! The etcd version that this member stands for, and what it does differently from others when it applies an entry.
+//!
+//! Members of one cluster must compute the same from the same entry, Go members included. So where etcd's own versions
+//! differ, this member does as the version that it says it is; each difference is one question here.
+//!
+//! Upstream: the change logs of 3.5, 3.6 and 3.7.
+
+use std::fmt;
+
+/// An etcd version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Version {
+    /// 3.
+    pub major: u32,
+    /// 5, 6 or 7.
+    pub minor: u32,
+    /// Patch level; 0 in a cluster version.
+    pub patch: u32,
+}
+
+impl Version {
+    /// Returns a version of etcd 3.
+    #[must_use]
+    pub const fn v3(minor: u32, patch: u32) -> Self {
+        Self { major: 3, minor, patch }
+    }
+
+    /// Parses `major.minor.patch`, each without sign or leading zeros. What etcd would put behind it (`-rc.0`) is
+    /// not taken: no released version has it.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split('.').map(parse_number);
+        let version = Self { major: parts.next()??, minor: parts.next()??, patch: parts.next()?? };
+        parts.next().is_none().then_some(version)
+    }
+
+    /// Returns the version of a cluster whose members are at least this one: without the patch level.
+    #[must_use]
+    pub const fn of_cluster(self) -> Self {
+        Self { patch: 0, ..self }
+    }
+
+    /// Whether the patch level has what came with `patch_3_5`, `patch_3_6` and `patch_3_7` respectively.
+    const fn has(self, patch_3_5: u32, patch_3_6: u32, patch_3_7: u32) -> bool {
+        match self.minor {
+            0..5 => false,
+            5 => self.patch >= patch_3_5,
+            6 => self.patch >= patch_3_6,
+            7 => self.patch >= patch_3_7,
+            8.. => true,
+        }
+    }
+
+    /// Puts in nested transactions count towards the quota. Before, they pass a NOSPACE alarm.
+    pub(crate) const fn counts_nested_puts(self) -> bool {
+        self.has(33, 14, 1)
+    }
+
+    /// Changing the URLs of a learner leaves it a learner.
+    pub(crate) const fn update_keeps_learner(self) -> bool {
+        self.has(31, 12, 0)
+    }
+
+    /// A leader keeps checkpoints of leases once the whole cluster is 3.6, without being told to.
+    pub(crate) fn persists_checkpoints(self, cluster: Option<Self>) -> bool {
+        self.minor >= 6 && cluster.is_some_and(|cluster| cluster >= Self::v3(6, 0))
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}
+
+fn parse_number(text: &str) -> Option<u32> {
+    let is_canonical = text == "0" || !text.starts_with('0');
+    (is_canonical && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.parse().ok())?
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parses_what_etcd_writes_and_nothing_else() {
+        assert_eq!(Version::parse("3.5.0"), Some(Version::v3(5, 0)));
+        assert_eq!(Version::parse("3.5.30").unwrap().to_string(), "3.5.30");
+        for bad in [
+            "",
+            "3",
+            "3.5",
+            "3.5.",
+            "3.5.0.0",
+            "v3.5.0",
+            "3.05.0",
+            "3.+5.0",
+            "3.5.99999999999",
+            "3.5.0-rc.0",
+        ] {
+            assert_eq!(Version::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn patches_are_compared_within_their_minor() {
+        assert!(!Version::v3(5, 30).counts_nested_puts());
+        assert!(Version::v3(5, 33).counts_nested_puts());
+        assert!(!Version::v3(6, 13).counts_nested_puts());
+        assert!(!Version::v3(7, 0).counts_nested_puts());
+        assert!(Version::v3(8, 0).counts_nested_puts());
+    }
+}

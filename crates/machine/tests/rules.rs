@@ -1,0 +1,596 @@
+//! What is refused and why, and what follows from an entry besides its rows.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test stops at what it does not expect"
+)]
+
+mod common;
+
+use std::time::Duration;
+
+use backend::schema::{Bucket, auth, cluster, meta};
+use bytes::Bytes;
+use common::{Fixture, MEMBER, VERSION, request, try_open};
+use lease::LeaseId;
+use machine::{
+    Committed, ConfChangeContext, Effect, Fatal, Member, Options, Payload, PeerChange, Quota,
+    RequestError, Response, Version,
+};
+use prost::Message;
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmType, AuthUserAddRequest, CompactionRequest,
+    DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
+    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Request as V2Request, RequestOp, TxnRequest,
+    alarm_request::AlarmAction, request_op,
+};
+use proto::{membershippb, raftpb};
+
+fn put(key: &'static str, value: &'static str) -> Op {
+    Op::Put(PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() })
+}
+
+fn put_with_lease(key: &'static str, lease: i64) -> Op {
+    Op::Put(PutRequest { key: key.into(), value: "v".into(), lease, ..PutRequest::default() })
+}
+
+fn delete(key: &'static str) -> Op {
+    Op::DeleteRange(DeleteRangeRequest { key: key.into(), ..DeleteRangeRequest::default() })
+}
+
+fn txn(ops: Vec<request_op::Request>) -> Op {
+    let success = ops.into_iter().map(|op| RequestOp { request: Some(op) }).collect();
+    Op::Txn(TxnRequest { success, ..TxnRequest::default() })
+}
+
+fn grant(id: i64, ttl: i64) -> Op {
+    Op::LeaseGrant(LeaseGrantRequest { id, ttl })
+}
+
+fn revoke(id: i64) -> Op {
+    Op::LeaseRevoke(LeaseRevokeRequest { id })
+}
+
+fn compact(revision: i64) -> Op {
+    Op::Compaction(CompactionRequest { revision, physical: false })
+}
+
+fn alarm(action: AlarmAction, member_id: u64, kind: AlarmType) -> Op {
+    Op::Alarm(AlarmRequest { action: action.into(), member_id, alarm: kind.into() })
+}
+
+fn with_version(version: Version) -> Fixture {
+    Fixture::with(Options::new(MEMBER, version))
+}
+
+#[test]
+fn a_put_is_answered_and_seen_by_watchers() {
+    let mut fixture = Fixture::new();
+    let applied = fixture.request(put("a", "1"));
+    assert_eq!(applied.request_id, 77);
+    let answer = applied.outcome.unwrap().unwrap();
+    assert_eq!(answer.revision, 2);
+    assert!(matches!(answer.response, Response::Put(_)));
+    let events = applied.events.unwrap();
+    assert_eq!((events.revision, events.events.len()), (2, 1));
+    // A delete of nothing is no revision and no event.
+    let applied = fixture.request(delete("b"));
+    assert_eq!(applied.outcome.unwrap().unwrap().revision, 2);
+    assert!(applied.events.is_none());
+}
+
+#[test]
+fn bytes_of_another_member_do_the_same() {
+    let op = InternalRaftRequest {
+        request: Some(put("a", "1")),
+        id: 5,
+        ..InternalRaftRequest::default()
+    };
+    let mut fixture = Fixture::new();
+    let applied = fixture.apply(Payload::Raw(Bytes::from(op.encode_to_vec())));
+    assert_eq!((applied.request_id, fixture.machine.revision()), (5, 2));
+}
+
+#[test]
+fn compaction_is_refused_as_etcd_does() {
+    let mut fixture = Fixture::new();
+    fixture.ok(compact(0));
+    let refused = |outcome| match outcome {
+        RequestError::Store(error) => error,
+        other => panic!("{other}"),
+    };
+    let compacted = mvcc::RequestError::Compacted { requested: 0, compacted: 0 };
+    assert_eq!(refused(fixture.refused(compact(0))), compacted);
+    let future = mvcc::RequestError::FutureRevision { requested: 9, current: 1 };
+    assert_eq!(refused(fixture.refused(compact(9))), future);
+}
+
+#[test]
+fn leases_hold_keys_and_take_them_along() {
+    let mut fixture = Fixture::new();
+    assert_eq!(
+        fixture.refused(put_with_lease("k", 5)),
+        mvcc::RequestError::LeaseNotFound { lease: 5 }.into()
+    );
+    let Response::LeaseGrant(granted) = fixture.ok(grant(5, 0)).response else { panic!() };
+    assert_eq!((granted.id, granted.ttl), (5, 2));
+    assert_eq!(fixture.refused(grant(5, 10)), RequestError::LeaseExists);
+    // Too large wins over exists.
+    assert_eq!(fixture.refused(grant(5, i64::MAX)), RequestError::LeaseTtlTooLarge);
+    assert_eq!(fixture.refused(revoke(6)), RequestError::LeaseNotFound);
+    fixture.ok(grant(-7, 100));
+
+    for key in ["b", "a", "c", "d"] {
+        fixture.ok(put_with_lease(key, 5));
+    }
+    // Moved to another lease, taken off by a put without one, and deleted.
+    fixture.ok(put_with_lease("b", -7));
+    fixture.ok(put("c", "x"));
+    fixture.ok(delete("d"));
+    fixture.ok(put_with_lease("z", 5));
+    let keys = |fixture: &Fixture, id| -> Vec<String> {
+        let lessor = fixture.machine.lessor();
+        let lessor = lessor.lock().unwrap();
+        lessor.keys(LeaseId(id)).map(|key| key.escape_ascii().to_string()).collect()
+    };
+    assert_eq!(keys(&fixture, 5), ["a", "z"]);
+
+    // The same after a restart, from the rows.
+    fixture.commit();
+    let applied_before = fixture.index;
+    let mut fixture = fixture.restart();
+    assert_eq!(
+        (keys(&fixture, 5), keys(&fixture, -7)),
+        (vec!["a".into(), "z".into()], vec!["b".into()])
+    );
+    for _ in 0..applied_before {
+        fixture.apply(Payload::Empty);
+    }
+
+    let applied = fixture.request(revoke(5));
+    let events = applied.events.unwrap();
+    let deleted: Vec<&[u8]> = events.events.iter().map(|event| &event.key[..]).collect();
+    assert_eq!(deleted, [b"a", b"z"]);
+    assert_eq!(applied.outcome.unwrap().unwrap().revision, events.revision);
+    // Without keys: no revision.
+    let before = fixture.machine.revision();
+    fixture.ok(grant(9, 10));
+    assert_eq!(fixture.ok(revoke(9)).revision, before);
+    assert_eq!(fixture.rows(&[Bucket::Lease]).lines().count(), 1);
+}
+
+#[test]
+fn checkpoints_are_kept_in_rows_when_all_members_are_new() {
+    let checkpoint = || {
+        Op::LeaseCheckpoint(LeaseCheckpointRequest {
+            checkpoints: vec![LeaseCheckpoint { id: 5, remaining_ttl: 60 }],
+        })
+    };
+    let remaining = |fixture: &mut Fixture| {
+        let view = fixture.machine.writer().view();
+        let lease = backend::schema::lease::all(&view).unwrap().next().unwrap().unwrap();
+        lease.remaining_ttl
+    };
+    for (version, cluster, expected) in [
+        (Version::v3(5, 30), "3.5.0", 0),
+        (Version::v3(6, 14), "3.5.0", 0),
+        (Version::v3(6, 14), "3.6.0", 60),
+    ] {
+        let mut fixture = with_version(version);
+        fixture.ok(Op::ClusterVersionSet(membershippb::ClusterVersionSetRequest {
+            ver: cluster.into(),
+        }));
+        fixture.ok(grant(5, 1000));
+        fixture.ok(checkpoint());
+        assert_eq!(remaining(&mut fixture), expected, "{version} in {cluster}");
+        fixture.ok(revoke(5));
+        assert_eq!(fixture.refused(checkpoint()), RequestError::LeaseNotFound);
+    }
+}
+
+#[test]
+fn nospace_forbids_what_takes_space() {
+    let mut fixture = Fixture::new();
+    fixture.ok(put("a", "1"));
+    fixture.ok(grant(1, 60));
+    fixture.ok(alarm(AlarmAction::Activate, MEMBER, AlarmType::Nospace));
+    assert_eq!(fixture.refused(put("b", "1")), RequestError::NoSpace);
+    assert_eq!(fixture.refused(grant(2, 60)), RequestError::NoSpace);
+    let put_op =
+        || request_op::Request::RequestPut(PutRequest { key: "b".into(), ..PutRequest::default() });
+    assert_eq!(fixture.refused(txn(vec![put_op()])), RequestError::NoSpace);
+    fixture.ok(delete("a"));
+    fixture.ok(txn(vec![]));
+    fixture.ok(revoke(1));
+    fixture.ok(compact(2));
+    // Of another member: it does not matter whose it is.
+    fixture.ok(alarm(AlarmAction::Activate, 9, AlarmType::Nospace));
+    fixture.ok(alarm(AlarmAction::Deactivate, MEMBER, AlarmType::Nospace));
+    assert_eq!(fixture.refused(put("b", "1")), RequestError::NoSpace);
+    fixture.ok(alarm(AlarmAction::Deactivate, 9, AlarmType::Nospace));
+    fixture.ok(put("b", "1"));
+}
+
+#[test]
+fn puts_in_nested_txns_pass_a_nospace_alarm_in_old_versions() {
+    for (version, passes) in
+        [(Version::v3(5, 30), true), (Version::v3(5, 33), false), (Version::v3(6, 14), false)]
+    {
+        let mut fixture = with_version(version);
+        fixture.ok(alarm(AlarmAction::Activate, 1, AlarmType::Nospace));
+        let put_op = request_op::Request::RequestPut(PutRequest {
+            key: "b".into(),
+            ..PutRequest::default()
+        });
+        let nested = TxnRequest {
+            success: vec![RequestOp { request: Some(put_op) }],
+            ..TxnRequest::default()
+        };
+        let outcome = fixture.outcome(txn(vec![request_op::Request::RequestTxn(nested)]));
+        assert_eq!(outcome.is_ok(), passes, "{version}");
+    }
+}
+
+#[test]
+fn corrupt_forbids_everything_but_alarms() {
+    let mut fixture = Fixture::new();
+    fixture.ok(grant(1, 60));
+    fixture.ok(alarm(AlarmAction::Activate, 0, AlarmType::Corrupt));
+    for op in [put("a", "1"), delete("a"), txn(vec![]), compact(1), grant(2, 60), revoke(1)] {
+        assert_eq!(fixture.refused(op), RequestError::Corrupt);
+    }
+    fixture.ok(alarm(AlarmAction::Deactivate, 0, AlarmType::Corrupt));
+    fixture.ok(put("a", "1"));
+}
+
+/// By what is stored, in every version (see `machine::Alarms` on 3.5).
+#[test]
+fn corrupt_counts_while_both_kinds_stand() {
+    let mut fixture = Fixture::new();
+    fixture.ok(alarm(AlarmAction::Activate, 1, AlarmType::Corrupt));
+    fixture.ok(alarm(AlarmAction::Activate, 1, AlarmType::Nospace));
+    assert_eq!(fixture.refused(put("a", "1")), RequestError::Corrupt);
+    fixture.commit();
+    let replayed = fixture.index;
+    let mut fixture = fixture.restart();
+    for _ in 0..replayed {
+        fixture.apply(Payload::Empty);
+    }
+    assert_eq!(fixture.refused(delete("a")), RequestError::Corrupt);
+    fixture.ok(alarm(AlarmAction::Deactivate, 1, AlarmType::Corrupt));
+    assert_eq!(fixture.refused(put("a", "1")), RequestError::NoSpace);
+    fixture.ok(alarm(AlarmAction::Deactivate, 1, AlarmType::Nospace));
+    fixture.ok(put("a", "1"));
+}
+
+#[test]
+fn alarms_are_listed_raised_and_cleared() {
+    let mut fixture = Fixture::new();
+    let alarms = |fixture: &mut Fixture, op| match fixture.ok(op).response {
+        Response::Alarms(alarms) => {
+            alarms.into_iter().map(|alarm| (alarm.member_id, alarm.alarm)).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Activate, 1, AlarmType::None)), []);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Activate, 1, AlarmType::Nospace)), [(1, 1)]);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Activate, 1, AlarmType::Nospace)), [(1, 1)]);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Activate, 2, AlarmType::Corrupt)), [(2, 2)]);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Get, 0, AlarmType::None)), [(1, 1), (2, 2)]);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Get, 9, AlarmType::Corrupt)), [(2, 2)]);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Deactivate, 1, AlarmType::None)), []);
+    assert_eq!(alarms(&mut fixture, alarm(AlarmAction::Deactivate, 1, AlarmType::Corrupt)), []);
+    assert_eq!(
+        alarms(&mut fixture, alarm(AlarmAction::Deactivate, 2, AlarmType::Corrupt)),
+        [(2, 2)]
+    );
+    // Known to no version: stored, without effect; and an action that no version knows.
+    let unknown = AlarmRequest { action: AlarmAction::Activate.into(), member_id: 1, alarm: 7 };
+    assert_eq!(alarms(&mut fixture, Op::Alarm(unknown)), [(1, 7)]);
+    assert_eq!(
+        alarms(&mut fixture, Op::Alarm(AlarmRequest { action: 9, member_id: 1, alarm: 1 })),
+        []
+    );
+    let rows = fixture.rows(&[Bucket::Alarm]);
+    assert_eq!(rows, "alarm\t\\x08\\x01\\x10\\x01\t\nalarm\t\\x08\\x01\\x10\\x07\t\n");
+    assert_eq!(
+        fixture.machine.alarms().list(0).first(),
+        Some(&AlarmMember { member_id: 1, alarm: 1 })
+    );
+}
+
+#[test]
+fn over_quota_the_request_is_executed_and_an_alarm_proposed() {
+    let options = Options { quota: Quota::from_flag(1), ..Options::new(MEMBER, VERSION) };
+    let mut fixture = Fixture::with(options);
+    let applied = fixture.request(put("a", "1"));
+    assert_eq!(applied.outcome, Some(Err(RequestError::OverQuota)));
+    assert_eq!((applied.events.unwrap().revision, fixture.machine.revision()), (2, 2));
+    let [Effect::RaiseAlarm(request)] = &applied.effects[..] else {
+        panic!("{:?}", applied.effects)
+    };
+    assert_eq!((request.member_id, request.alarm()), (MEMBER, AlarmType::Nospace));
+    // A refused request costs nothing.
+    let applied = fixture.request(put_with_lease("a", 99));
+    assert!(matches!(applied.outcome, Some(Err(RequestError::Store(_)))));
+    assert!(applied.effects.is_empty());
+    fixture.ok(Op::Alarm(*request));
+    assert_eq!(fixture.refused(put("a", "2")), RequestError::NoSpace);
+    fixture.ok(delete("a"));
+}
+
+fn member(id: u64, url: &str) -> Member {
+    Member { id, peer_urls: vec![url.to_owned()], ..Member::default() }
+}
+
+fn conf_change(
+    kind: raftpb::ConfChangeType,
+    member: Member,
+    is_promote: bool,
+) -> raftpb::ConfChange {
+    raftpb::ConfChange {
+        id: 99,
+        r#type: kind.into(),
+        node_id: member.id,
+        context: Some(ConfChangeContext { member, is_promote }.encode().into()),
+    }
+}
+
+#[test]
+fn conf_changes_reach_raft_peers_and_rows() {
+    use raftpb::ConfChangeType::{
+        ConfChangeAddLearnerNode, ConfChangeAddNode, ConfChangeRemoveNode,
+    };
+    let mut fixture = Fixture::new();
+    let first = conf_change(ConfChangeAddNode, member(MEMBER, "http://a:1"), false);
+    let applied = fixture.apply(Payload::ConfChange(first));
+    assert!(
+        matches!(&applied.effects[..], [Effect::ConfChange(_)]),
+        "about this member: {:?}",
+        applied.effects
+    );
+
+    let learner = Member { is_learner: true, ..member(5, "http://b:1") };
+    let applied = fixture.apply(Payload::ConfChange(conf_change(
+        ConfChangeAddLearnerNode,
+        learner.clone(),
+        false,
+    )));
+    assert_eq!(applied.request_id, 99);
+    let expected = PeerChange::Add { id: 5, peer_urls: vec!["http://b:1".to_owned()] };
+    assert!(matches!(&applied.effects[..], [Effect::ConfChange(change), Effect::Peer(peer)]
+        if change.node_id == 5 && *peer == expected));
+    let Ok(machine::Answer { revision: 0, response: Response::Members(members) }) =
+        applied.outcome.unwrap()
+    else {
+        panic!()
+    };
+    assert_eq!(members.iter().map(|member| member.id).collect::<Vec<_>>(), [5, MEMBER]);
+    assert_eq!(fixture.machine.conf_state().learners, [5]);
+
+    // A second one does not fit: raft hears of a change that changes nothing.
+    let another = Member { is_learner: true, ..member(6, "http://c:1") };
+    let applied =
+        fixture.apply(Payload::ConfChange(conf_change(ConfChangeAddLearnerNode, another, false)));
+    assert_eq!(applied.outcome, Some(Err(RequestError::TooManyLearners)));
+    assert!(
+        matches!(&applied.effects[..], [Effect::ConfChange(change)] if change.node_id == 0 && change.id == 99)
+    );
+
+    fixture.apply(Payload::ConfChange(conf_change(ConfChangeAddNode, learner, true)));
+    assert_eq!(
+        (fixture.machine.conf_state().voters.len(), fixture.machine.conf_state().learners.len()),
+        (2, 0)
+    );
+    assert!(!fixture.machine.membership().member(5).unwrap().is_learner);
+    let view = fixture.machine.writer().view();
+    let stored: raftpb::ConfState = meta::conf_state(&view).unwrap().unwrap().into();
+    assert_eq!(stored, *fixture.machine.conf_state());
+    drop(view);
+
+    let remove = |id| raftpb::ConfChange {
+        r#type: ConfChangeRemoveNode.into(),
+        node_id: id,
+        ..Default::default()
+    };
+    let applied = fixture.apply(Payload::ConfChange(remove(5)));
+    assert!(matches!(&applied.effects[..], [_, Effect::Peer(PeerChange::Remove { id: 5 })]));
+    assert_eq!(fixture.rows(&[Bucket::MembersRemoved]), "members_removed\t5\tremoved\n");
+    let applied = fixture.apply(Payload::ConfChange(remove(5)));
+    assert_eq!(applied.outcome, Some(Err(RequestError::MemberRemoved)));
+    let error = fixture.try_apply(Payload::ConfChange(remove(MEMBER))).unwrap_err();
+    assert!(matches!(error, Fatal::NoVoters { .. }), "{error}");
+}
+
+#[test]
+fn a_member_learns_of_its_own_removal() {
+    use raftpb::ConfChangeType::{ConfChangeAddNode, ConfChangeRemoveNode};
+    let mut fixture = Fixture::new();
+    for member in [member(MEMBER, "http://a:1"), member(2, "http://b:1")] {
+        fixture.apply(Payload::ConfChange(conf_change(ConfChangeAddNode, member, false)));
+    }
+    let remove = raftpb::ConfChange {
+        r#type: ConfChangeRemoveNode.into(),
+        node_id: MEMBER,
+        ..Default::default()
+    };
+    let applied = fixture.apply(Payload::ConfChange(remove));
+    assert!(matches!(&applied.effects[..], [Effect::ConfChange(_), Effect::SelfRemoved]));
+}
+
+#[test]
+fn rows_that_the_document_does_not_know_are_dropped() {
+    use raftpb::ConfChangeType::ConfChangeAddNode;
+    let mut fixture = Fixture::new();
+    backend::schema::members::put(fixture.machine.writer(), &member(0xbad, "http://z:1"));
+    fixture.apply(Payload::ConfChange(conf_change(
+        ConfChangeAddNode,
+        member(MEMBER, "http://a:1"),
+        false,
+    )));
+    let rows = fixture.rows(&[Bucket::Members]);
+    assert!(rows.starts_with("members\t508ed5292be939a9\t") && rows.lines().count() == 1, "{rows}");
+}
+
+fn v2(method: &str, path: &str, val: &str) -> Payload {
+    let request = V2Request {
+        id: 3,
+        method: method.into(),
+        path: path.into(),
+        val: val.into(),
+        ..V2Request::default()
+    };
+    Payload::Raw(Bytes::from(request.encode_to_vec()))
+}
+
+/// What 3.5 writes as v2 requests and 3.6 as requests of their own is the same.
+#[test]
+fn publishing_and_cluster_version_in_both_forms() {
+    let add = || {
+        Payload::ConfChange(conf_change(
+            raftpb::ConfChangeType::ConfChangeAddNode,
+            member(MEMBER, "http://a:1"),
+            false,
+        ))
+    };
+    let mut old = Fixture::new();
+    old.apply(add());
+    let path = format!("/0/members/{MEMBER:x}/attributes");
+    old.apply(v2("PUT", &path, r#"{"name":"m1","clientURLs":["http://a:2"]}"#));
+    let applied = old.apply(v2("PUT", "/0/version", "3.5.0"));
+    assert_eq!(applied.request_id, 3);
+
+    let mut new = Fixture::new();
+    new.apply(add());
+    new.ok(Op::ClusterMemberAttrSet(membershippb::ClusterMemberAttrSetRequest {
+        member_id: MEMBER,
+        member_attributes: Some(membershippb::Attributes {
+            name: "m1".into(),
+            client_urls: vec!["http://a:2".into()],
+        }),
+    }));
+    let applied = new.request(Op::ClusterVersionSet(membershippb::ClusterVersionSetRequest {
+        ver: "3.5.0".into(),
+    }));
+    assert!(
+        matches!(&applied.effects[..], [Effect::ClusterVersion { old: None, new }] if *new == Version::v3(5, 0))
+    );
+
+    assert_eq!(old.machine.membership(), new.machine.membership());
+    assert_eq!(old.machine.snapshot().data, new.machine.snapshot().data);
+    let buckets = [Bucket::Members, Bucket::Cluster];
+    assert_eq!(old.rows(&buckets), new.rows(&buckets));
+    assert!(new.rows(&buckets).contains(r#"\"name\":\"m1\",\"clientURLs\":[\"http://a:2\"]"#));
+
+    // Of a member that is gone: nobody is told, nothing happens.
+    let gone = v2("PUT", "/0/members/77/attributes", "{}");
+    assert_eq!(new.apply(gone).outcome, Some(Err(RequestError::UnknownPublisher)));
+}
+
+#[test]
+fn other_v2_requests_stop_the_member() {
+    for (method, path) in [
+        ("PUT", "/1/a"),
+        ("SYNC", "/1"),
+        ("POST", "/0/version"),
+        ("PUT", "/0/members/q/attributes"),
+    ] {
+        let error = Fixture::new().try_apply(v2(method, path, "x")).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            format!("entry 1: v2 request {method} {path}: this member does not serve the v2 API")
+        );
+    }
+    let error =
+        Fixture::new().try_apply(Payload::Raw(Bytes::from_static(b"\xff\xff"))).unwrap_err();
+    assert!(error.to_string().starts_with("entry 1: not a request: "), "{error}");
+}
+
+#[test]
+fn a_cluster_that_is_ahead_stops_the_member() {
+    let set = |ver: &str| {
+        request(Op::ClusterVersionSet(membershippb::ClusterVersionSetRequest { ver: ver.into() }))
+    };
+    let error = Fixture::new().try_apply(set("3.6.0")).unwrap_err();
+    assert_eq!(error.to_string(), "entry 1: cluster version 3.6.0 is above this member's 3.5.30");
+    let error = Fixture::new().try_apply(set("soon")).unwrap_err();
+    assert_eq!(error.to_string(), "entry 1: cluster version \"soon\" is not of the form 3.x.y");
+    // Down again: an older etcd must not find this log.
+    let mut fixture = with_version(Version::v3(6, 14));
+    fixture.apply(set("3.6.0"));
+    let applied = fixture.apply(set("3.5.0"));
+    assert!(matches!(&applied.effects[..], [Effect::ClusterVersion { .. }, Effect::Snapshot]));
+}
+
+#[test]
+fn what_cannot_be_served_is_not_opened() {
+    let open_after = |change: &dyn Fn(&mut backend::Writer), version| {
+        let mut fixture = Fixture::new();
+        change(fixture.machine.writer());
+        fixture.commit();
+        let Fixture { dir, snapshot, machine, .. } = fixture;
+        drop(machine);
+        try_open(&dir, &Options::new(MEMBER, version), &snapshot)
+            .map(drop)
+            .map_err(|error| error.to_string())
+    };
+    let error = open_after(&|writer| auth::put_enabled(writer, true), VERSION).unwrap_err();
+    assert_eq!(
+        error,
+        "authentication is enabled in this data directory, and this version does not have it yet"
+    );
+    let downgrade =
+        |target: &str| machine::Downgrade { enabled: true, target_version: target.to_owned() };
+    let error = open_after(&|writer| cluster::put_downgrade(writer, &downgrade("3.4.0")), VERSION)
+        .unwrap_err();
+    assert_eq!(
+        error,
+        "a downgrade of the cluster to 3.4.0 is enabled: a member of version 3.5.30 must not join"
+    );
+    open_after(&|writer| cluster::put_downgrade(writer, &downgrade("3.5.0")), VERSION).unwrap();
+    let storage = |writer: &mut backend::Writer| meta::put_storage_version(writer, Some("3.7.0"));
+    // 3.5 does not look at it.
+    open_after(&storage, VERSION).unwrap();
+    let error = open_after(&storage, Version::v3(6, 14)).unwrap_err();
+    assert_eq!(error, "storage version 3.7.0 is above this member's 3.6.14");
+}
+
+#[test]
+fn auth_revision_starts_at_one() {
+    let mut fixture = Fixture::new();
+    let view = fixture.machine.writer().view();
+    assert_eq!(auth::revision(&view).unwrap(), 1);
+    // Reads that another kind of member sends through the log do not stop this one.
+    assert_eq!(fixture.refused(Op::AuthStatus(Default::default())), RequestError::Unsupported);
+    assert_eq!(fixture.refused(Op::Authenticate(Default::default())), RequestError::AuthNotEnabled);
+    let error =
+        fixture.try_apply(request(Op::AuthUserAdd(AuthUserAddRequest::default()))).unwrap_err();
+    assert!(matches!(error, Fatal::Auth { index: 3, .. }), "{error}");
+}
+
+#[test]
+fn entries_come_one_after_another() {
+    let mut fixture = Fixture::new();
+    let applied = fixture.apply(Payload::Empty);
+    assert!(matches!(&applied.effects[..], [Effect::EmptyEntry]));
+    assert!(applied.outcome.is_none());
+    for index in [1, 3] {
+        let entry = Committed { index, term: 1, payload: Payload::Empty };
+        let error = fixture.machine.apply(&entry, Duration::ZERO).unwrap_err();
+        assert_eq!(error.to_string(), format!("entry {index} comes after entry 1"));
+    }
+}
+
+#[test]
+fn entries_of_unknown_types_are_named() {
+    let of_type = |r#type: i32| {
+        let entry =
+            raftpb::Entry { r#type, index: 4, term: 1, data: Some(Bytes::from_static(b"\xff")) };
+        Committed::from_entry(entry).unwrap_err().to_string()
+    };
+    assert_eq!(of_type(2), "entry 4: a conf change of version 2, which etcd does not apply either");
+    assert_eq!(of_type(9), "entry 4: unknown type 9");
+    assert!(of_type(1).starts_with("entry 4: conf change: "));
+}

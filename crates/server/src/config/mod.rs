@@ -1,0 +1,169 @@
+//! What a member is told at start, checked: names, URLs, directories, intervals and limits.
+//!
+//! The flags of the `etcd` program become a [`Config`]; nothing below looks at a flag or the environment. Units are in the
+//! types: intervals are [`Duration`]s, sizes are bytes.
+
+mod url;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use url::{Url, UrlError};
+
+/// etcd 3.5's default for `--snapshot-count`.
+pub const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
+
+/// etcd's quota where none is asked for: 2 GiB.
+pub const QUOTA_DEFAULT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// What gRPC framing and metadata may add to a request of the largest size.
+pub const GRPC_OVERHEAD_BYTES: u64 = 512 * 1024;
+
+/// Whether the member founds a cluster or joins one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClusterState {
+    /// It founds one.
+    New,
+    /// It joins one.
+    Existing,
+}
+
+/// When history is compacted without being asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AutoCompaction {
+    /// Never.
+    Off,
+    /// Keeps what is younger than this.
+    Periodic(Duration),
+    /// Keeps this many revisions.
+    Revision(i64),
+}
+
+/// Everything a member is told at start.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The member's name.
+    pub name: String,
+    /// Where `member/` lies.
+    pub data_dir: PathBuf,
+    /// Where the write-ahead log lies, when not in the data directory.
+    pub wal_dir: Option<PathBuf>,
+    /// Where to listen for members.
+    pub listen_peer_urls: Vec<Url>,
+    /// Where to listen for clients.
+    pub listen_client_urls: Vec<Url>,
+    /// Where members find this one.
+    pub initial_advertise_peer_urls: Vec<Url>,
+    /// Where clients find this member.
+    pub advertise_client_urls: Vec<Url>,
+    /// The members that found the cluster, by name.
+    pub initial_cluster: Vec<(String, Vec<Url>)>,
+    /// Whether the cluster is new.
+    pub initial_cluster_state: ClusterState,
+    /// Part of the cluster's id.
+    pub initial_cluster_token: String,
+    /// Applied entries between two raft snapshots.
+    pub snapshot_count: u64,
+    /// Entries kept in memory behind a snapshot.
+    pub snapshot_catchup_entries: u64,
+    /// Snapshot files kept; 0 keeps all.
+    pub max_snapshots: usize,
+    /// Log segments kept; 0 keeps all.
+    pub max_wals: usize,
+    /// Interval of the leader's heartbeats; one tick of the raft core.
+    pub heartbeat: Duration,
+    /// Time without a leader after which a member campaigns.
+    pub election: Duration,
+    /// Whether the first election may come early.
+    pub initial_election_tick_advance: bool,
+    /// Whether a member asks for votes before it raises the term.
+    pub pre_vote: bool,
+    /// When history is compacted without being asked.
+    pub auto_compaction: AutoCompaction,
+    /// Largest request, as encoded for the log.
+    pub max_request_bytes: u64,
+    /// Most operations in a transaction.
+    pub max_txn_ops: u32,
+    /// Most streams on one client connection.
+    pub max_concurrent_streams: u32,
+    /// Size of the database at which writes stop: 0 is the default, negative is none.
+    pub quota_backend_bytes: i64,
+    /// Longest time that a change waits for a commit of the database.
+    pub backend_batch_interval: Duration,
+    /// Most operations that wait for a commit of the database.
+    pub backend_batch_limit: usize,
+    /// Revisions that one step of a compaction removes.
+    pub compaction_batch_limit: usize,
+    /// Pause between two steps of a compaction.
+    pub compaction_sleep: Duration,
+    /// Interval of progress messages to idle watchers.
+    pub watch_progress_interval: Duration,
+    /// Idle time after which a client connection is pinged; zero is never.
+    pub keepalive_interval: Duration,
+    /// Time that a client has to answer a ping.
+    pub keepalive_timeout: Duration,
+}
+
+impl Config {
+    /// The directory that holds everything of the member.
+    #[must_use]
+    pub fn member_dir(&self) -> PathBuf {
+        self.data_dir.join("member")
+    }
+
+    /// The directory of the write-ahead log.
+    #[must_use]
+    pub fn wal_path(&self) -> PathBuf {
+        self.wal_dir.clone().unwrap_or_else(|| self.member_dir().join("wal"))
+    }
+
+    /// The size of the database at which writes stop, if any.
+    #[must_use]
+    pub fn quota_bytes(&self) -> Option<u64> {
+        match self.quota_backend_bytes {
+            0 => Some(QUOTA_DEFAULT_BYTES),
+            bytes => u64::try_from(bytes).ok(),
+        }
+    }
+
+    /// Ticks of the raft core in an election timeout.
+    #[must_use]
+    pub fn election_ticks(&self) -> u32 {
+        let ticks = self.election.as_millis() / self.heartbeat.as_millis().max(1);
+        u32::try_from(ticks).unwrap_or(u32::MAX).max(2)
+    }
+
+    /// How long a request may wait for its answer: etcd's 5 s and two election timeouts.
+    #[must_use]
+    pub fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + 2 * self.election
+    }
+
+    /// Whether the path lies in the data directory, for messages.
+    #[must_use]
+    pub fn has_own_wal_dir(&self) -> bool {
+        self.wal_dir.as_deref().is_some_and(|path| path != Path::new(""))
+    }
+}
+
+/// Reads `name=url,name=url`, in which a name may come several times.
+///
+/// # Errors
+/// The text that etcd gives for it.
+pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
+    let mut members: Vec<(String, Vec<Url>)> = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let Some((name, url)) = item.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty()) else {
+            return Err(format!("empty URL given for {item:?}"));
+        };
+        let url = Url::parse(url).map_err(|error| error.to_string())?;
+        match members.iter_mut().find(|(known, _)| known == name) {
+            Some((_, urls)) => urls.push(url),
+            None => members.push((name.to_owned(), vec![url])),
+        }
+    }
+    if members.is_empty() {
+        return Err("--initial-cluster names no member".to_owned());
+    }
+    Ok(members)
+}

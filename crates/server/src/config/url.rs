@@ -1,0 +1,160 @@
+//! URLs of members and clients, in the few forms that etcd takes.
+
+use std::fmt;
+use std::net::IpAddr;
+
+/// A listening or advertised URL. Its text is kept as given, since member ids are hashed from it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Url {
+    text: String,
+    scheme: Scheme,
+    host: String,
+    port: u16,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+enum Scheme {
+    Http,
+    Https,
+    Unix,
+    Unixs,
+}
+
+/// Why a URL is refused; the texts are etcd's.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum UrlError {
+    /// Another scheme, or none.
+    #[error("URL scheme must be http, https, unix, or unixs: {0}")]
+    Scheme(String),
+    /// No `host:port`.
+    #[error("URL address does not have the form \"host:port\": {0}")]
+    HostPort(String),
+    /// Something behind `host:port`.
+    #[error("URL must not contain a path: {0}")]
+    Path(String),
+    /// A name where a listener needs an address.
+    #[error("expected IP in URL for binding ({0})")]
+    NotAnAddress(String),
+    /// A form that is etcd's and not served yet.
+    #[error("{0}: TLS and unix sockets are not served yet, only http:// is")]
+    NotServed(String),
+}
+
+impl Url {
+    /// Reads one URL.
+    ///
+    /// # Errors
+    /// Says which rule it breaks.
+    pub fn parse(text: &str) -> Result<Self, UrlError> {
+        let text = text.trim();
+        let (scheme, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (Scheme::Http, rest),
+            Some(("https", rest)) => (Scheme::Https, rest),
+            Some(("unix", rest)) => (Scheme::Unix, rest),
+            Some(("unixs", rest)) => (Scheme::Unixs, rest),
+            _ => return Err(UrlError::Scheme(text.to_owned())),
+        };
+        if matches!(scheme, Scheme::Unix | Scheme::Unixs) {
+            return Ok(Self { text: text.to_owned(), scheme, host: rest.to_owned(), port: 0 });
+        }
+        let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+        let address = authority.rsplit('@').next().unwrap_or_default();
+        let Some((host, port)) = address.rsplit_once(':') else {
+            return Err(UrlError::HostPort(text.to_owned()));
+        };
+        let port = port.parse::<u16>().map_err(|_| UrlError::HostPort(text.to_owned()))?;
+        let host = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
+            Some(inner) => inner,
+            None if host.contains(':') => return Err(UrlError::HostPort(text.to_owned())),
+            None => host,
+        };
+        if rest.len() > authority.len() {
+            return Err(UrlError::Path(text.to_owned()));
+        }
+        Ok(Self { text: text.to_owned(), scheme, host: host.to_owned(), port })
+    }
+
+    /// Reads a list with commas; equal ones count once.
+    ///
+    /// # Errors
+    /// The first one that cannot be read.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, UrlError> {
+        let mut urls: Vec<Self> = Vec::new();
+        for item in text.split(',') {
+            let url = Self::parse(item)?;
+            if !urls.contains(&url) {
+                urls.push(url);
+            }
+        }
+        Ok(urls)
+    }
+
+    /// The host, without brackets.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether a listener can bind it: an address, or `localhost`.
+    ///
+    /// # Errors
+    /// It holds another name.
+    pub fn check_bindable(&self) -> Result<(), UrlError> {
+        let is_http = matches!(self.scheme, Scheme::Http | Scheme::Https);
+        if is_http && self.host != "localhost" && self.host.parse::<IpAddr>().is_err() {
+            return Err(UrlError::NotAnAddress(self.text.clone()));
+        }
+        Ok(())
+    }
+
+    /// Whether this program serves its scheme.
+    ///
+    /// # Errors
+    /// It does not yet.
+    pub fn check_served(&self) -> Result<(), UrlError> {
+        match self.scheme {
+            Scheme::Http => Ok(()),
+            Scheme::Https | Scheme::Unix | Scheme::Unixs => Err(UrlError::NotServed(self.text.clone())),
+        }
+    }
+}
+
+impl fmt::Display for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_forms_of_etcd_are_read() {
+        let url = Url::parse(" http://10.4.7.121:2380 ").unwrap();
+        assert_eq!((url.host(), url.port(), url.to_string().as_str()), ("10.4.7.121", 2380, "http://10.4.7.121:2380"));
+        assert_eq!(Url::parse("http://[::1]:2379").unwrap().host(), "::1");
+        assert_eq!(Url::parse_list("http://a:1,http://a:1,http://b:2").unwrap().len(), 2);
+    }
+
+    #[test]
+    fn the_rest_is_refused_with_the_rule() {
+        for (text, want) in [
+            ("bad", "URL scheme must be http, https, unix, or unixs: bad"),
+            ("http://foo", "URL address does not have the form \"host:port\": http://foo"),
+            ("http://a:b", "URL address does not have the form \"host:port\": http://a:b"),
+            ("http://a:1/x", "URL must not contain a path: http://a:1/x"),
+        ] {
+            assert_eq!(Url::parse(text).unwrap_err().to_string(), want);
+        }
+        let named = Url::parse("http://foo.com:1234").unwrap();
+        assert_eq!(named.check_bindable().unwrap_err().to_string(), "expected IP in URL for binding (http://foo.com:1234)");
+        assert!(Url::parse("https://localhost:1").unwrap().check_served().is_err());
+    }
+}

@@ -1,0 +1,348 @@
+//! The apply stage: owns the state machine, and tells everybody what became of each entry.
+//!
+//! For each batch of committed entries: apply all, make the effects visible, then answer whoever waits and hand the events
+//! to the watchers. So a client that has its answer finds its write in every later read.
+//!
+//! Between batches it looks after what is due: commits of the database (by number of operations and by time, as etcd), steps
+//! of a running compaction, raft snapshots. None of it waits for a disk here.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use machine::{Effect, Machine};
+use prost::Message as _;
+use proto::etcdserverpb::AlarmRequest;
+use raft::LogIndex;
+use replica::Input;
+use tokio::sync::oneshot;
+
+use super::committer::{self, AfterCommit, SnapshotPoint};
+use super::mailbox::{Receiver, Sender, Wait};
+use super::node::NodeInput;
+use crate::board::Board;
+use crate::facts::Facts;
+use crate::proposals::Waiters;
+use crate::request::{ApplyRequests, Outcome};
+use crate::watching::Outlet;
+
+/// What comes in.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Committed entries.
+    Committed(replica::Apply),
+    /// The leader changed.
+    Leadership {
+        /// Whether it is this member now.
+        is_leader: bool,
+    },
+    /// The committer has done its last job.
+    JobEnded,
+    /// Commit what is there, and say so when it is durable.
+    Commit(oneshot::Sender<()>),
+    /// Defragment the database.
+    Defragment(oneshot::Sender<Result<backend::DefragStats, String>>),
+    /// The node loop has ended: commit what is left, and end.
+    Stop,
+}
+
+/// When the stage does what nobody asks it for.
+#[derive(Debug, Clone)]
+pub(crate) struct Policy {
+    /// Longest time that a change waits for a commit.
+    pub(crate) commit_interval: Duration,
+    /// Most operations that wait for one.
+    pub(crate) commit_ops: u64,
+    /// Most memory that waits for one. etcd has no such limit; large values would gather without bound here, since
+    /// writes go on while a commit runs.
+    pub(crate) commit_bytes: usize,
+    /// Applied entries between two raft snapshots.
+    pub(crate) snapshot_count: u64,
+    /// Revisions that one step of a compaction removes.
+    pub(crate) compaction_batch: usize,
+    /// Pause between two steps.
+    pub(crate) compaction_pause: Duration,
+    /// What a new leader adds to every lease: an election timeout, for the renewals that got lost on the way.
+    pub(crate) lease_extension: Duration,
+}
+
+/// The apply stage's belongings.
+pub(crate) struct ApplyStage {
+    pub(crate) machine: Machine,
+    pub(crate) inbox: Receiver<Work>,
+    pub(crate) node: Sender<NodeInput>,
+    pub(crate) committer: Sender<committer::Work>,
+    pub(crate) watch: Outlet,
+    pub(crate) waiters: Arc<Waiters<Outcome>>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) requests: ApplyRequests,
+    pub(crate) policy: Policy,
+    /// The moment that the state machine counts time from.
+    pub(crate) epoch: Instant,
+    /// Told when this member was removed from the cluster.
+    pub(crate) removed: Sender<()>,
+    pub(crate) state: State,
+}
+
+/// What is under way.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    is_stopping: bool,
+    /// When the oldest operation that waits for a commit was made.
+    pending_since: Option<Instant>,
+    /// What waits for the next commit.
+    after_commit: Vec<AfterCommit>,
+    /// Somebody wants a commit although it may not be due.
+    is_commit_wanted: bool,
+    defrags: VecDeque<oneshot::Sender<Result<backend::DefragStats, String>>>,
+    compactions: VecDeque<mvcc::Compaction>,
+    next_compaction_step: Option<Instant>,
+    last_snapshot: u64,
+    is_snapshot_wanted: bool,
+    is_leader: bool,
+}
+
+impl State {
+    /// What a member starts with: the last raft snapshot, and a compaction that a crash interrupted.
+    pub(crate) fn new(last_snapshot: u64, compaction: Option<mvcc::Compaction>) -> Self {
+        Self { last_snapshot, compactions: compaction.into_iter().collect(), ..Self::default() }
+    }
+}
+
+impl ApplyStage {
+    /// Runs until the node loop is gone, then makes the last commit.
+    pub(crate) fn run(mut self) -> Result<(), machine::Fatal> {
+        let mut batch = VecDeque::new();
+        loop {
+            let deadline = self.deadline();
+            if self.inbox.take(&mut batch, deadline) == Wait::Closed {
+                return Ok(());
+            }
+            for work in batch.drain(..) {
+                match work {
+                    Work::Committed(apply) => self.apply(apply)?,
+                    Work::Leadership { is_leader } => self.leadership(is_leader),
+                    Work::JobEnded => {}
+                    Work::Commit(reply) => self.state.after_commit.push(AfterCommit::Reply(reply)),
+                    Work::Defragment(reply) => self.state.defrags.push_back(reply),
+                    Work::Stop => self.state.is_stopping = true,
+                }
+            }
+            if self.state.is_stopping {
+                // A job that still runs tells of its end; then comes the last commit, here, since nothing waits any more.
+                if self.machine.writer().is_busy() {
+                    continue;
+                }
+                return self.last_commit();
+            }
+            self.step_compaction()?;
+            self.start_jobs();
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    fn apply(&mut self, apply: replica::Apply) -> Result<(), machine::Fatal> {
+        let replica::Apply { entries, done } = apply;
+        let now = self.now();
+        let mut outcomes = Vec::with_capacity(entries.len());
+        let mut events = Vec::new();
+        let mut inputs = Vec::new();
+        let mut last = LogIndex::ZERO;
+        for committed in entries {
+            last = committed.entry.index;
+            let applied = self.machine.apply(&to_machine(committed)?, now)?;
+            events.extend(applied.events);
+            let mut is_answer_held = false;
+            for effect in applied.effects {
+                match effect {
+                    Effect::ConfChange(change) => inputs.push(conf_change(last, &change)?),
+                    Effect::RaiseAlarm(alarm) => {
+                        is_answer_held = true;
+                        self.raise_alarm(alarm, applied.request_id, applied.outcome.clone());
+                    }
+                    effect => self.carry_out(effect),
+                }
+            }
+            if let (false, Some(outcome)) = (is_answer_held || applied.request_id == 0, applied.outcome) {
+                outcomes.push((applied.request_id, outcome));
+            }
+        }
+        self.machine.writer().publish();
+        self.facts.update(&self.machine);
+        self.board.set_applied(last);
+        for (request_id, outcome) in outcomes {
+            self.waiters.finish(request_id, Outcome::Applied(outcome));
+        }
+        if !events.is_empty() {
+            // Bounded by what clients have in flight: the hub takes whole batches, and never waits for a watcher.
+            self.watch.send(events);
+        }
+        inputs.push(NodeInput::Replica(Input::Applied(done)));
+        self.node.send_all(inputs);
+        if last.0.saturating_sub(self.state.last_snapshot) > self.policy.snapshot_count {
+            self.state.is_snapshot_wanted = true;
+        }
+        Ok(())
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::EmptyEntry => {
+                if self.state.is_leader {
+                    let now = self.now();
+                    lock(&self.machine.lessor()).promote(self.policy.lease_extension, now);
+                }
+            }
+            Effect::Compact(compaction) => {
+                tracing::info!(revision = compaction.revision(), "compact tree index");
+                self.state.compactions.push_back(compaction);
+                // etcd commits at once, so that a crash goes on with the compaction.
+                self.state.is_commit_wanted = true;
+            }
+            Effect::ClusterVersion { old, new } => {
+                let from = old.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+                tracing::info!(from, to = %new, "cluster version is updated");
+            }
+            Effect::Snapshot => self.state.is_snapshot_wanted = true,
+            Effect::SelfRemoved => self.removed.send_all([()]),
+            Effect::Peer(change) => {
+                tracing::info!(?change, "membership of other members changed; connections come with clusters");
+            }
+            // Taken out before.
+            Effect::ConfChange(_) | Effect::RaiseAlarm(_) => {}
+        }
+    }
+
+    /// Proposes the alarm, and answers the request that ran into the quota when the alarm stands.
+    fn raise_alarm(&self, alarm: AlarmRequest, request_id: u64, outcome: Option<machine::Outcome>) {
+        tracing::warn!("message exceeded backend quota; raising alarm");
+        self.requests.propose_alarm(alarm, request_id, outcome);
+    }
+
+    fn leadership(&mut self, is_leader: bool) {
+        self.state.is_leader = is_leader;
+        if !is_leader {
+            lock(&self.machine.lessor()).demote();
+        }
+    }
+
+    /// When something is due that no input tells of.
+    fn deadline(&mut self) -> Option<Instant> {
+        // A commit that is due while a job runs waits for the job's end, which is an input.
+        let is_busy = self.machine.writer().is_busy();
+        let commit = self.state.pending_since.map(|since| since + self.policy.commit_interval).filter(|_| !is_busy);
+        [commit, self.state.next_compaction_step].into_iter().flatten().min()
+    }
+
+    fn step_compaction(&mut self) -> Result<(), machine::Fatal> {
+        if self.state.next_compaction_step.is_some_and(|at| at > Instant::now()) {
+            return Ok(());
+        }
+        self.state.next_compaction_step = None;
+        let Some(compaction) = self.state.compactions.front_mut() else { return Ok(()) };
+        let step = compaction.step(self.policy.compaction_batch)?;
+        let revision = compaction.revision();
+        if step.apply(self.machine.writer()).is_break() {
+            self.state.compactions.pop_front();
+            self.state.is_commit_wanted = true;
+            tracing::info!(compact_revision = revision, "finished scheduled compaction");
+            self.requests.compaction_finished(revision);
+        }
+        if !self.state.compactions.is_empty() {
+            self.state.next_compaction_step = Some(Instant::now() + self.policy.compaction_pause);
+        }
+        Ok(())
+    }
+
+    /// Gives the committer what is due, one job at a time.
+    fn start_jobs(&mut self) {
+        let now = Instant::now();
+        let ops = self.machine.writer().pending_ops();
+        if ops == 0 {
+            self.state.pending_since = None;
+        } else if self.state.pending_since.is_none() {
+            self.state.pending_since = Some(now);
+        }
+        if self.machine.writer().is_busy() {
+            return;
+        }
+        let is_due = self.state.pending_since.is_some_and(|since| now >= since + self.policy.commit_interval)
+            || ops >= self.policy.commit_ops
+            || self.machine.writer().pending_bytes() >= self.policy.commit_bytes;
+        let is_forced =
+            self.state.is_commit_wanted || self.state.is_snapshot_wanted || !self.state.after_commit.is_empty();
+        if is_due || is_forced {
+            self.commit();
+        } else if let Some(reply) = self.state.defrags.pop_front()
+            && let Some(job) = self.machine.writer().take_defrag()
+        {
+            self.committer.send_all([committer::Work::Defragment { job, reply }]);
+        }
+    }
+
+    fn commit(&mut self) {
+        let snapshot = self.state.is_snapshot_wanted.then(|| self.snapshot_point());
+        let Some(job) = self.machine.writer().take_commit() else { return };
+        self.state.pending_since = None;
+        self.state.is_commit_wanted = false;
+        let mut then = std::mem::take(&mut self.state.after_commit);
+        if let Some(point) = snapshot {
+            self.state.is_snapshot_wanted = false;
+            tracing::info!(
+                local_member_applied_index = point.index.0,
+                local_member_snapshot_index = self.state.last_snapshot,
+                local_member_snapshot_count = self.policy.snapshot_count,
+                "triggering snapshot"
+            );
+            self.state.last_snapshot = point.index.0;
+            then.insert(0, AfterCommit::Snapshot(point));
+        }
+        self.committer.send_all([committer::Work::Commit { job, then }]);
+    }
+
+    fn snapshot_point(&self) -> SnapshotPoint {
+        let proto::raftpb::Snapshot { data, metadata } = self.machine.snapshot();
+        SnapshotPoint {
+            index: LogIndex(metadata.index),
+            term: metadata.term,
+            conf_state: metadata.conf_state,
+            document: data.unwrap_or_default(),
+        }
+    }
+
+    fn last_commit(&mut self) -> Result<(), machine::Fatal> {
+        self.watch.stop();
+        if let Some(job) = self.machine.writer().take_commit() {
+            job.run()?;
+        }
+        Ok(())
+    }
+}
+
+/// The entry as the state machine takes it.
+fn to_machine(committed: replica::Committed) -> Result<machine::Committed, machine::Fatal> {
+    let replica::Committed { entry, request } = committed;
+    let (index, term) = (entry.index.0, entry.term.0);
+    match request {
+        Some(request) => Ok(machine::Committed { index, term, payload: machine::Payload::Request(request) }),
+        None => machine::Committed::from_entry(raft::codec::entry_to_proto(&entry)),
+    }
+}
+
+/// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.
+fn lock(lessor: &Mutex<lease::Lessor>) -> MutexGuard<'_, lease::Lessor> {
+    lessor.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A change as raft takes it.
+fn conf_change(index: LogIndex, change: &proto::raftpb::ConfChange) -> Result<NodeInput, machine::Fatal> {
+    let change = raft::codec::decode_conf_change(Bytes::from(change.encode_to_vec()))
+        .map_err(|error| machine::Fatal::Entry { index: index.0, what: error.to_string() })?;
+    Ok(NodeInput::Replica(Input::ConfChangeApplied(change.into())))
+}
+

@@ -1,0 +1,158 @@
+//! The committer: everything slow that the state machine gives rise to, off its thread.
+//!
+//! Commits of the database come first of all: each is one bolt transaction over what gathered since the last. Raft snapshots
+//! follow the commit that they rest on, since the database must hold what the log forgets. A defragmentation takes the
+//! place of a commit; writes gather meanwhile.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use backend::{CommitJob, DefragJob, DefragStats};
+use proto::{raftpb, walpb};
+use raft::{ConfState, LogIndex};
+use replica::Input;
+use tokio::sync::oneshot;
+use vfs::Dir;
+
+use super::mailbox::{Receiver, Sender, Wait};
+use super::node::NodeInput;
+use super::{apply, log_writer};
+
+/// What comes in.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Commit, then do what waits for it.
+    Commit {
+        /// The commit.
+        job: CommitJob,
+        /// What may be done once it is durable.
+        then: Vec<AfterCommit>,
+    },
+    /// Defragment, and tell whoever asked.
+    Defragment {
+        /// The job.
+        job: DefragJob,
+        /// Who asked.
+        reply: oneshot::Sender<Result<DefragStats, String>>,
+    },
+}
+
+/// What waits for a commit.
+#[derive(Debug)]
+pub(crate) enum AfterCommit {
+    /// A raft snapshot at or below the commit's consistent index.
+    Snapshot(SnapshotPoint),
+    /// Somebody who must see the effects on disk.
+    Reply(oneshot::Sender<()>),
+}
+
+/// A point of the log at which to take a raft snapshot.
+#[derive(Debug)]
+pub(crate) struct SnapshotPoint {
+    /// The last entry that it covers.
+    pub(crate) index: LogIndex,
+    /// That entry's term.
+    pub(crate) term: u64,
+    /// The configuration after it.
+    pub(crate) conf_state: raftpb::ConfState,
+    /// The members as etcd 3.5's snapshot document.
+    pub(crate) document: bytes::Bytes,
+}
+
+/// Why the committer cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CommitFailure {
+    /// The database.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// A snapshot file.
+    #[error(transparent)]
+    Snapshot(#[from] wal::Error),
+}
+
+/// The committer's belongings.
+pub(crate) struct Committer {
+    pub(crate) inbox: Receiver<Work>,
+    pub(crate) apply: Sender<apply::Work>,
+    pub(crate) log: Sender<log_writer::Work>,
+    pub(crate) node: Sender<NodeInput>,
+    pub(crate) snap_dir: Arc<dyn Dir>,
+    pub(crate) snapshots_max: usize,
+    /// Entries that stay in memory behind a snapshot.
+    pub(crate) catchup_entries: u64,
+}
+
+impl Committer {
+    /// Runs until the apply stage is gone and all that it handed over is done.
+    pub(crate) fn run(self) -> Result<(), CommitFailure> {
+        let mut batch = VecDeque::new();
+        loop {
+            if self.inbox.take(&mut batch, None) == Wait::Closed {
+                return Ok(());
+            }
+            for work in batch.drain(..) {
+                self.carry_out(work)?;
+                self.apply.send_all([apply::Work::JobEnded]);
+            }
+        }
+    }
+
+    fn carry_out(&self, work: Work) -> Result<(), CommitFailure> {
+        match work {
+            Work::Commit { job, then } => {
+                job.run()?;
+                for after in then {
+                    match after {
+                        AfterCommit::Snapshot(point) => self.save_snapshot(point)?,
+                        // Whoever has gone needs no answer.
+                        AfterCommit::Reply(reply) => drop(reply.send(())),
+                    }
+                }
+            }
+            Work::Defragment { job, reply } => {
+                tracing::info!("starting defragment");
+                let result = job.run();
+                if let Ok(stats) = &result {
+                    tracing::info!(
+                        size_before_bytes = stats.before.total_bytes,
+                        size_after_bytes = stats.after.total_bytes,
+                        "finished defragment"
+                    );
+                }
+                // One that failed before it swapped the files left all as it was; else the next commit fails.
+                let _ = reply.send(result.map_err(|error| error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The file first, then the record that vouches for it; last, the log's memory lets go of what the snapshot covers.
+    fn save_snapshot(&self, point: SnapshotPoint) -> Result<(), CommitFailure> {
+        let SnapshotPoint { index, term, conf_state, document } = point;
+        let snapshot = raftpb::Snapshot {
+            data: Some(document.clone()),
+            metadata: raftpb::SnapshotMetadata { conf_state: conf_state.clone(), index: index.0, term },
+        };
+        wal::snap::save(&self.snap_dir, &snapshot)?;
+        tracing::info!(snapshot_index = index.0, "saved snapshot");
+        let record = walpb::Snapshot { index: index.0, term, conf_state: Some(conf_state.clone()) };
+        self.log.send_all([log_writer::Work::SnapshotSaved(record)]);
+        let compact = LogIndex(index.0.saturating_sub(self.catchup_entries).max(1));
+        self.node.send_all([NodeInput::Replica(Input::SnapshotTaken {
+            index,
+            conf_state: from_record(&conf_state),
+            data: document,
+            compact,
+        })]);
+        wal::snap::remove_orphan_dbs(&self.snap_dir, index.0)?;
+        for name in wal::snap::purge(&self.snap_dir, self.snapshots_max)? {
+            tracing::info!(path = name, "purged");
+        }
+        Ok(())
+    }
+}
+
+/// The configuration as the raft core knows it.
+pub(crate) fn from_record(state: &raftpb::ConfState) -> ConfState {
+    raft::codec::conf_state_from_proto(state.clone())
+}

@@ -1,0 +1,203 @@
+//! KV: range, put, delete, txn, compaction.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use machine::{Response as Applied, quota};
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::request_op::Request as TxnOp;
+use proto::etcdserverpb::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
+};
+use rpc::etcdserverpb::kv_server::{Kv, KvServer};
+use rpc::raw::{RANGE_PATH, RawCodec, Reply};
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::{Request, Response, Status};
+
+use super::{limits, status};
+use crate::request::Core;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    core: Arc<Core>,
+}
+
+impl Service {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+
+    /// Executes a range and encodes the answer.
+    async fn read(&self, request: &RangeRequest) -> Result<bytes::Bytes, Status> {
+        limits::admit(&self.core)?;
+        mvcc::check::range(request).map_err(|error| Status::from(status::of_check(&error)))?;
+        if !request.serializable {
+            self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+        }
+        let answer = self.core.store.range(request).map_err(|error| status::of_read(&error))?;
+        let header = self.core.header(answer.revision);
+        Ok(answer.encode(&header))
+    }
+
+    /// Serves a transaction that changes nothing, on one state of the store.
+    async fn read_only_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+        if !is_serializable(request) {
+            self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+        }
+        let mut response = self.core.store.txn(request).map_err(|error| status::of_read(&error))?;
+        let revision = response.header.as_ref().map_or(0, |header| header.revision);
+        response.header = Some(self.core.header(revision));
+        Ok(response)
+    }
+}
+
+#[tonic::async_trait]
+impl Kv for Service {
+    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+        // Calls of the network take the short way, see [`Ranges`]; this serves those that come otherwise.
+        let encoded = self.read(request.get_ref()).await?;
+        let response = prost::Message::decode(encoded).map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(response))
+    }
+
+    type RangeStreamStream = tokio_stream::Empty<Result<RangeStreamResponse, Status>>;
+
+    async fn range_stream(&self, _: Request<RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
+        // etcd 3.5, which this member stands for, does not have it; the text is what it says.
+        Err(Status::unimplemented("unknown method RangeStream for service etcdserverpb.KV"))
+    }
+
+    async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        limits::check_quota(&self.core, quota::put_cost(&request))?;
+        mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
+        let answer = self.core.propose(Op::Put(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn delete_range(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        mvcc::check::delete_range(&request).map_err(|error| Status::from(status::of_check(&error)))?;
+        let answer = self.core.propose(Op::DeleteRange(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        limits::check_quota(&self.core, quota::txn_cost(&request, crate::version::EMULATED))?;
+        let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
+        mvcc::check::txn(&request, ops_max).map_err(|error| Status::from(status::of_check(&error)))?;
+        if is_read_only(&request) {
+            return self.read_only_txn(&request).await.map(Response::new);
+        }
+        let answer = self.core.propose(Op::Txn(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        let answer = self.core.propose(Op::Compaction(request)).await.map_err(|refusal| status::of(&refusal))?;
+        if request.physical {
+            self.core.wait_compacted(request.revision).await.map_err(|refusal| status::of(&refusal))?;
+        }
+        Ok(Response::new(CompactionResponse { header: Some(self.core.header(answer.revision)) }))
+    }
+}
+
+/// An answer of another kind than the request's: a broken promise of ours, told instead of guessed around.
+fn unexpected() -> Status {
+    Status::internal("the state machine answered another request")
+}
+
+/// Whether the operations of both branches are ranges. A nested transaction counts as a change, also if it only reads.
+fn is_read_only(request: &TxnRequest) -> bool {
+    operations(request).all(|op| matches!(op.request, Some(TxnOp::RequestRange(_))))
+}
+
+/// Whether all ranges may be served from this member's state as it is; so may a transaction without any.
+fn is_serializable(request: &TxnRequest) -> bool {
+    operations(request).all(|op| matches!(&op.request, Some(TxnOp::RequestRange(range)) if range.serializable))
+}
+
+fn operations(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {
+    request.success.iter().chain(&request.failure)
+}
+
+/// The KV service with ranges taken out: their answers are bytes of the store, which need no message in between.
+#[derive(Debug, Clone)]
+pub(crate) struct Ranges {
+    others: KvServer<Service>,
+    service: Service,
+    bytes_max: usize,
+}
+
+impl Ranges {
+    pub(crate) fn before(others: KvServer<Service>, core: &Arc<Core>, bytes_max: usize) -> Self {
+        Self { others, service: Service::new(core), bytes_max }
+    }
+}
+
+impl NamedService for Ranges {
+    const NAME: &'static str = <KvServer<Service> as NamedService>::NAME;
+}
+
+type Answering = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+impl tower_service::Service<http::Request<Body>> for Ranges {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // Neither of the two ever makes a caller wait here.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Answering {
+        if request.uri().path() != RANGE_PATH {
+            return self.others.call(request);
+        }
+        let (service, bytes_max) = (self.service.clone(), self.bytes_max);
+        Box::pin(async move {
+            let codec = RawCodec::<Reply<RangeResponse>, RangeRequest>::default();
+            let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
+            Ok(grpc.unary(RangeCall { service }, request).await)
+        })
+    }
+}
+
+struct RangeCall {
+    service: Service,
+}
+
+impl UnaryService<RangeRequest> for RangeCall {
+    type Response = Reply<RangeResponse>;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Self::Response>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
+        let service = self.service.clone();
+        Box::pin(async move {
+            let encoded = service.read(request.get_ref()).await?;
+            Ok(Response::new(Reply::Encoded(vec![encoded])))
+        })
+    }
+}

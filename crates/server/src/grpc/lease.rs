@@ -1,0 +1,199 @@
+//! Lease: grant, revoke, keep-alive, time to live, list.
+//!
+//! Grants and revocations go through the log. The time of leases is the leader's alone: renewing one touches the lessor and
+//! nothing else.
+
+use std::pin::Pin;
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use lease::{LeaseId, Lessor, RenewError, Renewal};
+use machine::{Response as Applied, quota};
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::{
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
+    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
+    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+};
+use rpc::errors::Error;
+use rpc::etcdserverpb::lease_server::Lease;
+use tokio_stream::{Stream, StreamExt as _};
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use super::{limits, status};
+use crate::request::{Core, Refusal};
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Service {
+    core: Arc<Core>,
+}
+
+impl Service {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+
+    async fn keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse, Status> {
+        // Taken before the renewal, so that its revision is never ahead of what the renewal saw.
+        let header = self.core.header(0);
+        let ttl = self.renew(id).await?;
+        Ok(LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl })
+    }
+
+    /// Renews, and returns the time to live; 0 when there is no such lease (any more).
+    async fn renew(&self, id: LeaseId) -> Result<i64, Status> {
+        loop {
+            let renewed = lessor(&self.core).renew(id, self.core.now());
+            match renewed {
+                Ok(Renewal::Renewed { ttl }) => return Ok(ttl),
+                Ok(Renewal::ClearCheckpoint) => self.clear_checkpoint(id).await?,
+                Err(RenewError::NotFound { .. }) => return Ok(0),
+                // It has run out and its revocation is on the way: that decides.
+                Err(RenewError::Expired { .. }) => self.wait_until_gone(id).await?,
+                Err(RenewError::NotPrimary) => return Err(Status::new(Code::Unknown, "not a primary lessor")),
+            }
+        }
+    }
+
+    /// A renewed lease has its whole time again, also for the next leader.
+    async fn clear_checkpoint(&self, id: LeaseId) -> Result<(), Status> {
+        let checkpoints = vec![LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
+        self.core
+            .propose(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }))
+            .await
+            .map(drop)
+            .map_err(|refusal| status::of(&refusal))
+    }
+
+    async fn wait_until_gone(&self, id: LeaseId) -> Result<(), Status> {
+        let deadline = tokio::time::Instant::now() + self.core.config.request_timeout();
+        while lessor(&self.core).contains(id) {
+            if tokio::time::Instant::now() >= deadline {
+                return Err(Error::Timeout.into());
+            }
+            tokio::time::sleep(self.core.config.heartbeat).await;
+        }
+        Ok(())
+    }
+}
+
+/// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.
+fn lessor(core: &Core) -> MutexGuard<'_, Lessor> {
+    core.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[tonic::async_trait]
+impl Lease for Service {
+    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+        let mut request = request.into_inner();
+        limits::admit(&self.core)?;
+        limits::check_quota(&self.core, quota::LEASE_COST_BYTES)?;
+        while request.id == 0 {
+            // Positive, and never 0.
+            request.id = i64::try_from(self.core.ids.next() & 0x7fff_ffff_ffff_ffff).unwrap_or(0);
+        }
+        let answer = self.core.propose(Op::LeaseGrant(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let Applied::LeaseGrant(mut response) = answer.response else {
+            return Err(Status::internal("the state machine answered another request"));
+        };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn lease_revoke(
+        &self,
+        request: Request<LeaseRevokeRequest>,
+    ) -> Result<Response<LeaseRevokeResponse>, Status> {
+        limits::admit(&self.core)?;
+        let answer =
+            self.core.propose(Op::LeaseRevoke(request.into_inner())).await.map_err(|refusal| status::of(&refusal))?;
+        Ok(Response::new(LeaseRevokeResponse { header: Some(self.core.header(answer.revision)) }))
+    }
+
+    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+
+    async fn lease_keep_alive(
+        &self,
+        request: Request<Streaming<LeaseKeepAliveRequest>>,
+    ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
+        limits::admit(&self.core)?;
+        limits::check_leader(&self.core, request.metadata())?;
+        let service = self.clone();
+        let answers = request.into_inner().then(move |request| {
+            let service = service.clone();
+            async move { service.keep_alive(LeaseId(request?.id)).await }
+        });
+        Ok(Response::new(Box::pin(until_error(answers))))
+    }
+
+    async fn lease_time_to_live(
+        &self,
+        request: Request<LeaseTimeToLiveRequest>,
+    ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        let header = Some(self.core.header(0));
+        let id = LeaseId(request.id);
+        let lessor = lessor(&self.core);
+        let Ok(times) = lessor.time_to_live(id, self.core.now()) else {
+            let response = LeaseTimeToLiveResponse { header, id: id.0, ttl: -1, ..LeaseTimeToLiveResponse::default() };
+            return Ok(Response::new(response));
+        };
+        let keys = if request.keys {
+            lessor.keys(id).map(|key| bytes::Bytes::copy_from_slice(key)).collect()
+        } else {
+            Vec::new()
+        };
+        let ttl = times.remaining.unwrap_or(times.granted);
+        Ok(Response::new(LeaseTimeToLiveResponse { header, id: id.0, ttl, granted_ttl: times.granted, keys }))
+    }
+
+    async fn lease_leases(
+        &self,
+        _: Request<LeaseLeasesRequest>,
+    ) -> Result<Response<LeaseLeasesResponse>, Status> {
+        limits::admit(&self.core)?;
+        let leases = lessor(&self.core).leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        Ok(Response::new(LeaseLeasesResponse { header: Some(self.core.header(0)), leases }))
+    }
+}
+
+/// The answers up to and including the first error: after it a stream has nothing more to say.
+fn until_error<T>(answers: impl Stream<Item = Result<T, Status>> + Send) -> impl Stream<Item = Result<T, Status>> + Send {
+    let mut has_failed = false;
+    answers.take_while(move |answer| {
+        let is_wanted = !has_failed;
+        has_failed |= answer.is_err();
+        is_wanted
+    })
+}
+
+/// Revokes what has run out, as long as this member leads.
+pub(crate) async fn expire(core: Arc<Core>) {
+    /// etcd looks twice a second, takes so many at a time, and has so many revocations on their way.
+    const EVERY: std::time::Duration = std::time::Duration::from_millis(500);
+    const IN_FLIGHT_MAX: usize = 16;
+    let in_flight = Arc::new(tokio::sync::Semaphore::new(IN_FLIGHT_MAX));
+    let mut interval = tokio::time::interval(EVERY);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        interval.tick().await;
+        if !core.board.is_leader() {
+            continue;
+        }
+        let expired = lessor(&core).expired(core.now(), lease::EXPIRED_PER_ROUND);
+        for id in expired {
+            let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
+            let core = Arc::clone(&core);
+            tokio::spawn(async move {
+                let revoked = core.propose(Op::LeaseRevoke(LeaseRevokeRequest { id: id.0 })).await;
+                drop(permit);
+                match revoked {
+                    Ok(_) | Err(Refusal::Request(machine::RequestError::LeaseNotFound) | Refusal::Stopped) => {}
+                    // It is reported again later.
+                    Err(error) => tracing::warn!(lease_id = %id, error = %error, "failed to revoke lease"),
+                }
+            });
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! Maintenance: status, hashes, snapshots, defragmentation, alarms.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use backend::HashRule;
+use bytes::Bytes;
+use machine::Response as Applied;
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::{
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeRequest,
+    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
+    MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+};
+use rpc::errors::Error;
+use rpc::etcdserverpb::maintenance_server::Maintenance;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Response, Status};
+
+use super::{limits, status, unserved};
+use crate::driver::apply;
+use crate::request::{Core, Refusal};
+use crate::version;
+
+/// etcd's size of a piece of a snapshot.
+const CHUNK_BYTES: usize = 32 * 1024;
+
+/// Pieces of a snapshot that are read ahead of the client.
+const CHUNKS_AHEAD: usize = 4;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    core: Arc<Core>,
+}
+
+impl Service {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+}
+
+#[tonic::async_trait]
+impl Maintenance for Service {
+    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+        let request = request.into_inner();
+        limits::admit(&self.core)?;
+        // etcd crashes for either of the two; a client's mistake is the client's to hear.
+        if AlarmAction::try_from(request.action).is_err() {
+            return Err(Status::invalid_argument("etcdserver: unknown alarm action"));
+        }
+        if AlarmType::try_from(request.alarm).is_err() {
+            return Err(Status::invalid_argument("etcdserver: unknown alarm type"));
+        }
+        let answer = self.core.propose(Op::Alarm(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let Applied::Alarms(alarms) = answer.response else {
+            return Err(Status::internal("the state machine answered another request"));
+        };
+        Ok(Response::new(AlarmResponse { header: Some(self.core.header(answer.revision)), alarms }))
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+        let core = &self.core;
+        let size = core.backend.size();
+        let leader = core.board.leader();
+        let mut errors = Vec::new();
+        if leader == raft::NodeId::NONE {
+            errors.push(Error::NoLeader.message().to_owned());
+        }
+        errors.extend(core.facts.get().alarms.list(AlarmType::None.into()).iter().map(alarm_text));
+        let to_i64 = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
+        Ok(Response::new(StatusResponse {
+            header: Some(core.header(0)),
+            version: version::EMULATED.to_string(),
+            db_size: to_i64(size.total_bytes),
+            db_size_in_use: to_i64(size.in_use_bytes),
+            leader: leader.0,
+            raft_index: core.board.commit().0,
+            raft_applied_index: core.board.applied().0,
+            raft_term: core.board.term().0,
+            is_learner: core.board.is_learner(),
+            errors,
+            // 3.6 on.
+            storage_version: String::new(),
+            db_size_quota: 0,
+            downgrade_info: None,
+        }))
+    }
+
+    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+        limits::admit(&self.core)?;
+        let (reply, done) = oneshot::channel();
+        self.core.apply.send_all([apply::Work::Defragment(reply)]);
+        match done.await {
+            Ok(Ok(_)) => Ok(Response::new(DefragmentResponse { header: None })),
+            Ok(Err(why)) => Err(Status::new(Code::Unknown, why)),
+            Err(_) => Err(status::of(&Refusal::Stopped)),
+        }
+    }
+
+    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+        limits::admit(&self.core)?;
+        self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
+        let (view, header) = (self.core.backend.view(), self.core.header(0));
+        let hash = blocking(move || view.hash(HashRule::V3_5))
+            .await?
+            .map_err(|error| Status::internal(error.to_string()))?;
+        Ok(Response::new(HashResponse { header: Some(header), hash }))
+    }
+
+    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+        limits::admit(&self.core)?;
+        let revision = request.get_ref().revision;
+        let store = self.core.store.clone();
+        let found = blocking(move || store.hash_kv(revision)).await?.map_err(|error| status::of_read(&error))?;
+        Ok(Response::new(HashKvResponse {
+            header: Some(self.core.header(found.current_revision)),
+            hash: found.hashed.hash,
+            compact_revision: found.hashed.compact_revision,
+            // 3.6 on.
+            hash_revision: 0,
+        }))
+    }
+
+    type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
+
+    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+        // What is applied by now is in it.
+        self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
+        let snapshot = self.core.backend.view().snapshot();
+        tracing::info!(total_bytes = snapshot.len_bytes(), "sending database snapshot to client");
+        let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
+        tokio::task::spawn_blocking(move || send_snapshot(snapshot, &sender));
+        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+    }
+
+    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+        limits::admit(&self.core)?;
+        if !self.core.board.is_leader() {
+            return Err(Error::NotLeader.into());
+        }
+        // The only member there can be so far leads already.
+        if request.get_ref().target_id == self.core.member_id {
+            Ok(Response::new(MoveLeaderResponse { header: None }))
+        } else {
+            Err(Error::BadLeaderTransferee.into())
+        }
+    }
+
+    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+        Err(unserved::later("downgrades"))
+    }
+}
+
+/// Go's text of an alarm, trailing blank included.
+fn alarm_text(alarm: &AlarmMember) -> String {
+    let mut text = String::new();
+    if alarm.member_id != 0 {
+        text.push_str(&format!("memberID:{} ", alarm.member_id));
+    }
+    if alarm.alarm != i32::from(AlarmType::None) {
+        let name = AlarmType::try_from(alarm.alarm)
+            .map_or_else(|_| alarm.alarm.to_string(), |kind| kind.as_str_name().to_owned());
+        text.push_str(&format!("alarm:{name} "));
+    }
+    text
+}
+
+/// Runs what reads much or waits for a disk off the executor's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Sends the pieces, then their SHA-256, until the client has gone.
+fn send_snapshot(mut snapshot: backend::Snapshot, sender: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0; CHUNK_BYTES];
+    while snapshot.remaining_bytes() > 0 {
+        let piece = match snapshot.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(length) => {
+                hash.update(&buffer[..length]);
+                Ok(piece(Bytes::copy_from_slice(&buffer[..length]), snapshot.remaining_bytes()))
+            }
+            Err(error) => Err(Status::internal(error.to_string())),
+        };
+        let is_last = piece.is_err();
+        if sender.blocking_send(piece).is_err() || is_last {
+            return;
+        }
+    }
+    let digest = Bytes::copy_from_slice(&hash.finalize());
+    if sender.blocking_send(Ok(piece(digest, 0))).is_ok() {
+        tracing::info!("successfully sent database snapshot to client");
+    }
+}
+
+fn piece(blob: Bytes, remaining_bytes: u64) -> SnapshotResponse {
+    SnapshotResponse { header: None, remaining_bytes, blob, version: String::new() }
+}

@@ -1,0 +1,54 @@
+//! The gRPC services: they check the shape of a request, bring it through [`Core`](crate::request::Core), and fill in the
+//! header of the answer. What a request means is decided below.
+//!
+//! Services of later stages answer UNIMPLEMENTED, with a message that says so.
+
+mod cluster;
+mod health;
+mod kv;
+mod lease;
+mod limits;
+mod maintenance;
+mod status;
+mod unserved;
+mod watch;
+
+pub(crate) use lease::expire as expire_leases;
+
+use std::sync::Arc;
+
+use rpc::etcdserverpb::cluster_server::ClusterServer;
+use rpc::etcdserverpb::kv_server::KvServer;
+use rpc::etcdserverpb::lease_server::LeaseServer;
+use rpc::etcdserverpb::maintenance_server::MaintenanceServer;
+use rpc::health::health_server::HealthServer;
+use tonic::service::Routes;
+
+use crate::request::Core;
+use crate::watching::Watching;
+
+/// Every service, on its paths.
+pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
+    let bytes_max = core.message_bytes_max();
+    let mut routes = Routes::builder();
+    routes
+        .add_service(kv::Ranges::before(
+            KvServer::new(kv::Service::new(core)).max_decoding_message_size(bytes_max),
+            core,
+            bytes_max,
+        ))
+        .add_service(watch::Watches::new(core, watching, bytes_max))
+        .add_service(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max))
+        .add_service(ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max))
+        .add_service(MaintenanceServer::new(maintenance::Service::new(core)).max_decoding_message_size(bytes_max))
+        .add_service(HealthServer::new(health::Service))
+        .add_service(unserved::Auth)
+        .add_service(unserved::Lock)
+        .add_service(unserved::Election);
+    routes.routes()
+}
+
+/// The text that a client is told for a refusal.
+pub(crate) fn text_of(refusal: &crate::request::Refusal) -> String {
+    status::of(refusal).message().to_owned()
+}

@@ -1,0 +1,225 @@
+//! Watch: one stream for many watchers. The hub decides; this brings requests to it and its messages to the client.
+//!
+//! A message's events are bytes already, shared with every other watcher that gets them; only the head of each response is
+//! made here. So the stream is served beside the generated code, as [`rpc::raw`] shows.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use mvcc::watch::Message;
+use proto::etcdserverpb::watch_request::RequestUnion;
+use proto::etcdserverpb::{WatchRequest, WatchResponse};
+use rpc::errors::Error;
+use rpc::raw::{RawCodec, Reply, WATCH_PATH};
+use tokio::sync::oneshot;
+use tokio::task::AbortHandle;
+use tokio_stream::Stream;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+
+use super::limits;
+use crate::request::Core;
+use crate::watching::{OpenStream, Watching};
+
+/// Pause before looking again whether a stream's queue has room for answers to more requests: etcd's pace for what did not
+/// fit.
+const ROOM_PAUSE: Duration = Duration::from_millis(10);
+
+/// A client that asked for it is cut off after this many election timeouts without a leader.
+const LEADERLESS_TIMEOUTS: u32 = 3;
+
+/// The service.
+#[derive(Debug, Clone)]
+pub(crate) struct Watches {
+    core: Arc<Core>,
+    watching: Arc<Watching>,
+    bytes_max: usize,
+}
+
+impl Watches {
+    pub(crate) fn new(core: &Arc<Core>, watching: &Arc<Watching>, bytes_max: usize) -> Self {
+        Self { core: Arc::clone(core), watching: Arc::clone(watching), bytes_max }
+    }
+
+    fn start(&self, request: Request<Streaming<WatchRequest>>) -> Result<Responses, Status> {
+        limits::admit(&self.core)?;
+        limits::check_leader(&self.core, request.metadata())?;
+        let needs_leader = limits::needs_leader(request.metadata());
+        let stream = Arc::new(self.watching.open());
+        let (end, ended) = oneshot::channel();
+        let reading = tokio::spawn(read_requests(Arc::clone(&stream), request.into_inner(), end));
+        let guarding = needs_leader.then(|| {
+            let (lost, leader_lost) = oneshot::channel();
+            (tokio::spawn(guard_leader(Arc::clone(&self.core), lost)).abort_handle(), leader_lost)
+        });
+        Ok(Responses {
+            core: Arc::clone(&self.core),
+            stream,
+            fragment_bytes: self.bytes_max,
+            messages: VecDeque::new(),
+            encoded: VecDeque::new(),
+            client_error: Some(ended),
+            reading: reading.abort_handle(),
+            guarding,
+        })
+    }
+}
+
+/// Carries out the client's requests until it says no more. Then the stream goes on with what is watched.
+async fn read_requests(
+    stream: Arc<OpenStream>,
+    mut requests: Streaming<WatchRequest>,
+    end: oneshot::Sender<Status>,
+) {
+    loop {
+        while !stream.has_room() {
+            tokio::time::sleep(ROOM_PAUSE).await;
+        }
+        match requests.message().await {
+            Ok(Some(WatchRequest { request_union })) => match request_union {
+                Some(RequestUnion::CreateRequest(create)) => stream.create(&create),
+                Some(RequestUnion::CancelRequest(cancel)) => stream.cancel(cancel.watch_id),
+                Some(RequestUnion::ProgressRequest(_)) => stream.request_progress(),
+                // As etcd: nothing was asked.
+                None => {}
+            },
+            Ok(None) => return,
+            Err(status) => {
+                // Nobody to tell when the stream has gone as well.
+                let _ = end.send(status);
+                return;
+            }
+        }
+    }
+}
+
+/// Returns when there was no leader for some time.
+async fn guard_leader(core: Arc<Core>, lost: oneshot::Sender<()>) {
+    let mut misses = 0;
+    while misses < LEADERLESS_TIMEOUTS {
+        tokio::time::sleep(core.config.election).await;
+        misses = if core.board.leader() == raft::NodeId::NONE { misses + 1 } else { 0 };
+    }
+    // Nobody to tell when the stream has gone.
+    let _ = lost.send(());
+}
+
+/// What the client receives.
+#[derive(Debug)]
+struct Responses {
+    core: Arc<Core>,
+    stream: Arc<OpenStream>,
+    fragment_bytes: usize,
+    messages: VecDeque<Message>,
+    /// Parts of one message that was split.
+    encoded: VecDeque<Vec<Bytes>>,
+    client_error: Option<oneshot::Receiver<Status>>,
+    reading: AbortHandle,
+    guarding: Option<(AbortHandle, oneshot::Receiver<()>)>,
+}
+
+impl Responses {
+    fn encode(&mut self, message: &Message) {
+        let header = self.core.bare_header();
+        let responses = message.encode(&header, self.fragment_bytes);
+        self.encoded.extend(responses.into_iter().map(mvcc::watch::Response::into_segments));
+    }
+
+    /// Why the stream ends, if it does.
+    fn end(&mut self, context: &mut Context<'_>) -> Option<Status> {
+        if let Some((_, lost)) = &mut self.guarding
+            && let Poll::Ready(Ok(())) = Pin::new(lost).poll(context)
+        {
+            return Some(Error::NoLeader.into());
+        }
+        if let Some(error) = &mut self.client_error {
+            match Pin::new(error).poll(context) {
+                Poll::Ready(Ok(status)) => return Some(status),
+                // The client asks for no more.
+                Poll::Ready(Err(_)) => self.client_error = None,
+                Poll::Pending => {}
+            }
+        }
+        None
+    }
+}
+
+impl Stream for Responses {
+    type Item = Result<Reply<WatchResponse>, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        loop {
+            if let Some(parts) = this.encoded.pop_front() {
+                return Poll::Ready(Some(Ok(Reply::Encoded(parts))));
+            }
+            if let Some(message) = this.messages.pop_front() {
+                this.encode(&message);
+                continue;
+            }
+            if let Some(status) = this.end(context) {
+                return Poll::Ready(Some(Err(status)));
+            }
+            this.stream.poll(&mut this.messages, context.waker());
+            if this.messages.is_empty() {
+                return Poll::Pending;
+            }
+        }
+    }
+}
+
+impl Drop for Responses {
+    fn drop(&mut self) {
+        self.reading.abort();
+        if let Some((guarding, _)) = &self.guarding {
+            guarding.abort();
+        }
+    }
+}
+
+impl NamedService for Watches {
+    const NAME: &'static str = "etcdserverpb.Watch";
+}
+
+impl tower_service::Service<http::Request<Body>> for Watches {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move {
+            if request.uri().path() != WATCH_PATH {
+                return Ok(Status::unimplemented("unknown method for service etcdserverpb.Watch").into_http());
+            }
+            let codec = RawCodec::<Reply<WatchResponse>, WatchRequest>::default();
+            let mut grpc = Grpc::new(codec).max_decoding_message_size(service.bytes_max);
+            Ok(grpc.streaming(WatchCall { service }, request).await)
+        })
+    }
+}
+
+struct WatchCall {
+    service: Watches,
+}
+
+impl StreamingService<WatchRequest> for WatchCall {
+    type Response = Reply<WatchResponse>;
+    type ResponseStream = Responses;
+    type Future = std::future::Ready<Result<Response<Responses>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<WatchRequest>>) -> Self::Future {
+        std::future::ready(self.service.start(request).map(Response::new))
+    }
+}

@@ -1,0 +1,36 @@
+//! The shell of a member: threads, sockets, timers, services, and the way from a data directory to all of them.
+//!
+//! What decides anything is below, in `replica`, `machine` and the crates under them; this crate carries it out. Start with
+//! [`Member`], then [`driver`](self) for the threads, `request` for what services do with a request, and `grpc` for
+//! the services themselves.
+//!
+//! ```text
+//! config ──► bootstrap ──► member ─┬─► driver   node, log writer, apply, committer
+//!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, health
+//!                                  ├─► http     health, version
+//!                                  └─► tasks    lease expiry, auto-compaction, progress of watches
+//! ```
+
+mod board;
+mod bootstrap;
+mod compactor;
+pub mod config;
+mod driver;
+mod facts;
+mod grpc;
+mod http;
+mod listen;
+mod member;
+mod proposals;
+mod publish;
+mod raft_log;
+mod reads;
+mod request;
+pub mod signal;
+pub mod version;
+mod watching;
+
+pub use bootstrap::StartError;
+pub use config::Config;
+pub use driver::Failure;
+pub use member::{Member, RunError};

@@ -1,0 +1,50 @@
+//! What a member tells the cluster at each start: its name and client URLs, and, if it leads, the cluster's version.
+
+use std::time::Duration;
+
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+
+use crate::request::{Core, Refusal};
+use crate::version;
+
+/// Pause before another try.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Publishes, trying until it succeeds or the member stops. Clients are served only afterwards, hence with a leader.
+pub(crate) async fn publish(core: &Core) {
+    let request = ClusterMemberAttrSetRequest {
+        member_id: core.member_id,
+        member_attributes: Some(Attributes {
+            name: core.config.name.clone(),
+            client_urls: core.config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+        }),
+    };
+    if !until_done(core, || Op::ClusterMemberAttrSet(request.clone())).await {
+        return;
+    }
+    tracing::info!(
+        local_member_id = format!("{:x}", core.member_id),
+        cluster_id = format!("{:x}", core.cluster_id),
+        "published local member to cluster through raft"
+    );
+    if core.board.is_leader() && core.facts.get().membership.version().is_none() {
+        let ver = version::EMULATED.of_cluster().to_string();
+        tracing::info!(cluster_version = ver, "setting up initial cluster version using v3 API");
+        until_done(core, || Op::ClusterVersionSet(ClusterVersionSetRequest { ver: ver.clone() })).await;
+    }
+}
+
+/// Proposes until it is applied; `false` when the member stops before.
+async fn until_done(core: &Core, op: impl Fn() -> Op) -> bool {
+    loop {
+        match core.propose(op()).await {
+            Ok(_) => return true,
+            Err(Refusal::Stopped) => return false,
+            Err(error) => {
+                tracing::warn!(error = %error, "failed to publish; trying again");
+                tokio::time::sleep(RETRY).await;
+            }
+        }
+    }
+}

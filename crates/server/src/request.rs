@@ -1,0 +1,225 @@
+//! What every service does with a request: bring a change through the log, or wait until a read is safe.
+//!
+//! [`Core`] is the one value that all services share. It holds no state of its own that matters: the state is in the stages,
+//! and this is their front.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use machine::{Answer, Outcome as ApplyOutcome, RequestError};
+use prost::Message as _;
+use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::etcdserverpb::{AlarmRequest, InternalRaftRequest, RequestHeader, ResponseHeader};
+use replica::{Input, Proposal};
+use tokio::sync::watch;
+
+use crate::board::Board;
+use crate::config::{Config, GRPC_OVERHEAD_BYTES};
+use crate::driver::mailbox::{SendError, Sender};
+use crate::driver::node::NodeInput;
+use crate::driver::apply;
+use crate::facts::Facts;
+use crate::proposals::{RequestIds, Waiters};
+use crate::reads::{ReadError, Reads};
+
+/// A member whose state machine is further behind its log than this takes no more proposals: etcd's `maxGapBetweenApplyAndCommitIndex`.
+const APPLY_GAP_MAX: u64 = 5000;
+
+/// What became of a proposal.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// It was applied, with this result.
+    Applied(ApplyOutcome),
+    /// It never got into the log.
+    Dropped,
+}
+
+/// Why a request has no answer of the state machine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    /// The state machine refused it, like every member's.
+    #[error(transparent)]
+    Request(#[from] RequestError),
+    /// It is malformed, which is seen before it is proposed.
+    #[error(transparent)]
+    Malformed(#[from] mvcc::check::CheckError),
+    /// Too much is waiting to be applied, or to be proposed.
+    #[error("too many requests")]
+    TooManyRequests,
+    /// Larger than the limit on requests.
+    #[error("request is too large")]
+    TooLarge,
+    /// No leader took the proposal in time.
+    #[error("no leader took the proposal in time")]
+    NoLeaderInTime,
+    /// The log did not take it, for example while leadership is handed over.
+    #[error("raft proposal dropped")]
+    Dropped,
+    /// It was proposed, and nothing was heard of it in time. It may still take effect.
+    #[error("timed out")]
+    Timeout,
+    /// A read could not be confirmed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The member stops.
+    #[error("stopped")]
+    Stopped,
+}
+
+/// What all services share.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) cluster_id: u64,
+    pub(crate) member_id: u64,
+    pub(crate) config: Config,
+    pub(crate) board: Arc<Board>,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) reads: Arc<Reads>,
+    pub(crate) waiters: Arc<Waiters<Outcome>>,
+    pub(crate) ids: RequestIds,
+    pub(crate) node: Sender<NodeInput>,
+    pub(crate) apply: Sender<apply::Work>,
+    pub(crate) store: mvcc::Reader,
+    pub(crate) backend: backend::Reader,
+    pub(crate) lessor: machine::SharedLessor,
+    pub(crate) quota: machine::Quota,
+    /// The moment that leases count time from.
+    pub(crate) epoch: Instant,
+    /// The last compaction whose work is done.
+    pub(crate) compacted: watch::Sender<i64>,
+}
+
+impl Core {
+    /// A header without a revision.
+    pub(crate) fn bare_header(&self) -> ResponseHeader {
+        ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: 0,
+            raft_term: self.board.term().0,
+        }
+    }
+
+    /// The header of an answer; a revision of 0 stands for the current one.
+    pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
+        let revision = if revision == 0 { self.store.current_revision() } else { revision };
+        ResponseHeader { revision, ..self.bare_header() }
+    }
+
+    /// Time as leases count it.
+    pub(crate) fn now(&self) -> Duration {
+        self.epoch.elapsed()
+    }
+
+    /// Largest message that a client may send.
+    pub(crate) fn message_bytes_max(&self) -> usize {
+        usize::try_from(self.config.max_request_bytes + GRPC_OVERHEAD_BYTES).unwrap_or(usize::MAX)
+    }
+
+    /// Waits until this member's applied state is new enough for a linearizable read.
+    pub(crate) async fn linearizable(&self) -> Result<(), Refusal> {
+        Ok(self.reads.linearizable(&self.board, self.config.request_timeout()).await?)
+    }
+
+    /// Brings a request through the log and returns the state machine's answer.
+    pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
+        if self.board.commit().0 > self.board.applied().0 + APPLY_GAP_MAX {
+            return Err(Refusal::TooManyRequests);
+        }
+        let request_id = self.ids.next();
+        let (request, data) = self.encode(request_id, op)?;
+        let timeout = self.config.request_timeout();
+        let deadline = tokio::time::Instant::now() + timeout;
+        if self.board.leader() == raft::NodeId::NONE {
+            self.wait_for_leader(deadline).await?;
+        }
+        let mut waiting = self.waiters.register(request_id);
+        self.send(Input::Propose(Proposal { request_id, data, request }))?;
+        match tokio::time::timeout_at(deadline, waiting.outcome()).await {
+            Ok(Some(Outcome::Applied(outcome))) => Ok(outcome?),
+            Ok(Some(Outcome::Dropped)) => Err(Refusal::Dropped),
+            Ok(None) => Err(Refusal::Stopped),
+            Err(_) => Err(Refusal::Timeout),
+        }
+    }
+
+    fn encode(&self, request_id: u64, op: Op) -> Result<(Arc<InternalRaftRequest>, Bytes), Refusal> {
+        let header = RequestHeader { id: request_id, ..RequestHeader::default() };
+        let request = InternalRaftRequest { header: Some(header), request: Some(op), ..InternalRaftRequest::default() };
+        let data = Bytes::from(request.encode_to_vec());
+        if data.len() as u64 > self.config.max_request_bytes {
+            return Err(Refusal::TooLarge);
+        }
+        Ok((Arc::new(request), data))
+    }
+
+    fn send(&self, input: Input) -> Result<(), Refusal> {
+        match self.node.send(NodeInput::Replica(input)) {
+            Ok(()) => Ok(()),
+            Err(SendError::Full(_)) => Err(Refusal::TooManyRequests),
+            Err(SendError::Closed(_)) => Err(Refusal::Stopped),
+        }
+    }
+
+    /// etcd keeps a proposal waiting while there is no leader to take it.
+    async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), Refusal> {
+        let mut leadership = self.board.leadership();
+        loop {
+            if self.board.leader() != raft::NodeId::NONE {
+                return Ok(());
+            }
+            match tokio::time::timeout_at(deadline, leadership.changed()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return Err(Refusal::Stopped),
+                Err(_) => return Err(Refusal::NoLeaderInTime),
+            }
+        }
+    }
+
+    /// Says that a compaction's work is done.
+    pub(crate) fn compaction_finished(&self, revision: i64) {
+        self.compacted.send_modify(|last| *last = (*last).max(revision));
+    }
+
+    /// Waits until the work of a compaction is done and committed.
+    pub(crate) async fn wait_compacted(&self, revision: i64) -> Result<(), Refusal> {
+        let mut compacted = self.compacted.subscribe();
+        compacted.wait_for(|last| *last >= revision).await.map_err(|_| Refusal::Stopped)?;
+        self.commit().await
+    }
+
+    /// Waits for a commit of all that is applied now.
+    pub(crate) async fn commit(&self) -> Result<(), Refusal> {
+        let (reply, done) = tokio::sync::oneshot::channel();
+        self.apply.send_all([apply::Work::Commit(reply)]);
+        done.await.map_err(|_| Refusal::Stopped)
+    }
+}
+
+/// What the apply stage may ask of the front, without waiting for it.
+#[derive(Debug)]
+pub(crate) struct ApplyRequests {
+    pub(crate) core: Arc<Core>,
+    pub(crate) runtime: tokio::runtime::Handle,
+}
+
+impl ApplyRequests {
+    /// Proposes an alarm; then hands a held-back outcome to its waiter.
+    pub(crate) fn propose_alarm(&self, alarm: AlarmRequest, request_id: u64, outcome: Option<ApplyOutcome>) {
+        let core = Arc::clone(&self.core);
+        self.runtime.spawn(async move {
+            if let Err(error) = core.propose(Op::Alarm(alarm)).await {
+                tracing::warn!(error = %error, "failed to raise an alarm");
+            }
+            if let Some(outcome) = outcome {
+                core.waiters.finish(request_id, Outcome::Applied(outcome));
+            }
+        });
+    }
+
+    /// Says that a compaction's work is done.
+    pub(crate) fn compaction_finished(&self, revision: i64) {
+        self.core.compaction_finished(revision);
+    }
+}
