@@ -1,0 +1,162 @@
+//! `bench`: loads a server and says what it did, alone or beside another one.
+//!
+//! ```text
+//! bench put --endpoint 127.0.0.1:2379 --pid 4711 --clients 64      one workload, closed loop
+//! bench put --rate 5000                                            the same, open loop
+//! bench compare real ours                                          every row, two servers in turn
+//! ```
+//!
+//! - [`load`]: closed and open loop, warm-up, what counts;
+//! - [`workload`]: what an operation is;
+//! - [`grpc`]: calls, by hand, because the generator shares the machine with the server;
+//! - [`process`]: CPU, memory and disk writes of the server, from `/proc`;
+//! - [`compare`]: the rows by which the project's claims of speed are made.
+//!
+//! One thread, so that a machine of two cores has one to itself for the server.
+
+mod compare;
+mod grpc;
+mod load;
+mod process;
+mod report;
+mod workload;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use bytes::Bytes;
+use clap::{Parser, Subcommand};
+
+use crate::compare::CompareArguments;
+use crate::load::Plan;
+use crate::process::Process;
+use crate::report::Outcome;
+use crate::workload::{Shape, Workload};
+
+/// A load generator for etcd servers.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Puts.
+    Put(RunArguments),
+    /// Transactions of puts.
+    TxnPut(RunArguments),
+    /// Ranges over keys that are put first.
+    Range(RunArguments),
+    /// Ranges and puts.
+    Mixed(RunArguments),
+    /// Grants of leases.
+    LeaseGrant(RunArguments),
+    /// Keep-alives of leases.
+    LeaseKeepalive(RunArguments),
+    /// Puts of one key with many watchers; counts delivered events.
+    WatchFanOut(RunArguments),
+    /// Puts of many keys with a watcher each; counts delivered events.
+    WatchMany(RunArguments),
+    /// Puts of `--key-space` different keys.
+    Fill(RunArguments),
+    /// The same workloads on two servers in turn.
+    Compare(CompareArguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct RunArguments {
+    /// The server.
+    #[arg(long, default_value = "127.0.0.1:2379")]
+    endpoint: String,
+    /// The server's process id: reports its CPU time, memory and disk writes.
+    #[arg(long)]
+    pid: Option<u32>,
+    /// Measured seconds.
+    #[arg(long, default_value_t = 10.0)]
+    seconds: f64,
+    /// Seconds before that.
+    #[arg(long, default_value_t = 1.0)]
+    warmup: f64,
+    /// Operations a second (open loop); as fast as the callers go when absent (closed loop).
+    #[arg(long)]
+    rate: Option<f64>,
+    /// Ends after so many operations.
+    #[arg(long)]
+    total: Option<u64>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    shape: Shape,
+}
+
+fn main() -> Result<()> {
+    let (workload, arguments) = match Arguments::parse().command {
+        Command::Put(arguments) => (Workload::Put, arguments),
+        Command::TxnPut(arguments) => (Workload::TxnPut, arguments),
+        Command::Range(arguments) => (Workload::Range, arguments),
+        Command::Mixed(arguments) => (Workload::Mixed, arguments),
+        Command::LeaseGrant(arguments) => (Workload::LeaseGrant, arguments),
+        Command::LeaseKeepalive(arguments) => (Workload::LeaseKeepalive, arguments),
+        Command::WatchFanOut(arguments) => (Workload::WatchFanOut, arguments),
+        Command::WatchMany(arguments) => (Workload::WatchMany, arguments),
+        Command::Fill(arguments) => (Workload::Fill, arguments),
+        Command::Compare(arguments) => return compare::compare(&arguments),
+    };
+    // A run with a fixed number of operations ends with them, however long they take.
+    let seconds = if arguments.total.is_some() || workload == Workload::Fill { 86_400.0 } else { arguments.seconds };
+    let plan = Plan {
+        clients: arguments.shape.clients,
+        warmup: Duration::from_secs_f64(arguments.warmup),
+        duration: Duration::from_secs_f64(seconds),
+        rate: arguments.rate,
+        total: arguments.total,
+        has_progress: true,
+    };
+    let outcome = in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, arguments.pid)?;
+    if arguments.json {
+        report::print_line(&serde_json::to_string_pretty(&outcome).context("encode the result")?);
+    } else {
+        report::print_line(outcome.human().trim_end());
+    }
+    Ok(())
+}
+
+/// Runs one workload on a runtime of its own.
+fn in_runtime(workload: Workload, shape: &Shape, plan: &Plan, address: &str, pid: Option<u32>) -> Result<Outcome> {
+    let server = pid.map(Process::new);
+    let runtime = runtime()?;
+    let local = tokio::task::LocalSet::new();
+    let measured = local.block_on(&runtime, workload::run(workload, shape, plan, address, server.as_ref()))?;
+    let name = clap::ValueEnum::to_possible_value(&workload);
+    let name = name.map(|value| value.get_name().to_owned()).unwrap_or_default();
+    Ok(Outcome::new(&name, plan.clients, &measured))
+}
+
+/// Waits until a server answers a linearizable read; asks again and again, without a pause that would blur the result.
+fn wait_for_answer(address: &str, limit: Duration) -> Result<()> {
+    let runtime = runtime()?;
+    let deadline = Instant::now() + limit;
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&runtime, async {
+        let request = proto::etcdserverpb::RangeRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+        let request = grpc::frame(&request);
+        while Instant::now() < deadline {
+            if let Ok(connection) = grpc::Connection::open(address).await {
+                let target = connection.method("/etcdserverpb.KV/Range");
+                let answer = connection.unary(&target, request.clone());
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(10), answer).await {
+                    return Ok(());
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        bail!("no answer from {address} in {limit:?}")
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")
+}

@@ -1,0 +1,199 @@
+//! A server spoken to directly over gRPC: one request enum, one reply enum, nothing retried or hidden.
+
+use anyhow::{Context, Result};
+use proto::etcdserverpb as pb;
+use rpc::etcdserverpb::kv_client::KvClient;
+use rpc::etcdserverpb::lease_client::LeaseClient;
+use rpc::etcdserverpb::maintenance_client::MaintenanceClient;
+use rpc::etcdserverpb::watch_client::WatchClient;
+use tokio_stream::StreamExt;
+use tonic::transport::{Channel, Endpoint};
+
+/// Room for the largest answers a test provokes.
+const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// One request of any kind.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant holds the message of that name")]
+pub enum Request {
+    Range(pb::RangeRequest),
+    Put(pb::PutRequest),
+    DeleteRange(pb::DeleteRangeRequest),
+    Txn(pb::TxnRequest),
+    Compact(pb::CompactionRequest),
+    LeaseGrant(pb::LeaseGrantRequest),
+    LeaseRevoke(pb::LeaseRevokeRequest),
+    /// Sent alone on a stream of its own.
+    LeaseKeepAlive(pb::LeaseKeepAliveRequest),
+    LeaseTimeToLive(pb::LeaseTimeToLiveRequest),
+    LeaseLeases(pb::LeaseLeasesRequest),
+    HashKv(pb::HashKvRequest),
+}
+
+/// What came back.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant holds the message of that name")]
+pub enum Response {
+    Range(pb::RangeResponse),
+    Put(pb::PutResponse),
+    DeleteRange(pb::DeleteRangeResponse),
+    Txn(pb::TxnResponse),
+    Compact(pb::CompactionResponse),
+    LeaseGrant(pb::LeaseGrantResponse),
+    LeaseRevoke(pb::LeaseRevokeResponse),
+    /// `None`: the stream ended without an answer.
+    LeaseKeepAlive(Option<pb::LeaseKeepAliveResponse>),
+    LeaseTimeToLive(pb::LeaseTimeToLiveResponse),
+    LeaseLeases(pb::LeaseLeasesResponse),
+    HashKv(pb::HashKvResponse),
+}
+
+/// A refusal: gRPC code and text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// The gRPC code.
+    pub code: tonic::Code,
+    /// The text.
+    pub message: String,
+}
+
+impl From<tonic::Status> for Refusal {
+    fn from(status: tonic::Status) -> Self {
+        Self { code: status.code(), message: status.message().to_owned() }
+    }
+}
+
+impl Request {
+    /// Whether the request leaves the store as it is, so that several may be under way at once.
+    pub fn is_read(&self) -> bool {
+        match self {
+            Self::Range(_)
+            | Self::LeaseTimeToLive(_)
+            | Self::LeaseLeases(_)
+            | Self::HashKv(_)
+            | Self::LeaseKeepAlive(_) => true,
+            Self::Put(_)
+            | Self::DeleteRange(_)
+            | Self::Txn(_)
+            | Self::Compact(_)
+            | Self::LeaseGrant(_)
+            | Self::LeaseRevoke(_) => false,
+        }
+    }
+}
+
+impl Response {
+    /// The header, if one came.
+    pub fn header_mut(&mut self) -> Option<&mut pb::ResponseHeader> {
+        match self {
+            Self::Range(m) => m.header.as_mut(),
+            Self::Put(m) => m.header.as_mut(),
+            Self::DeleteRange(m) => m.header.as_mut(),
+            Self::Txn(m) => m.header.as_mut(),
+            Self::Compact(m) => m.header.as_mut(),
+            Self::LeaseGrant(m) => m.header.as_mut(),
+            Self::LeaseRevoke(m) => m.header.as_mut(),
+            Self::LeaseKeepAlive(m) => m.as_mut().and_then(|m| m.header.as_mut()),
+            Self::LeaseTimeToLive(m) => m.header.as_mut(),
+            Self::LeaseLeases(m) => m.header.as_mut(),
+            Self::HashKv(m) => m.header.as_mut(),
+        }
+    }
+}
+
+/// Clients for one server, on one connection.
+#[derive(Clone, Debug)]
+pub struct Api {
+    kv: KvClient<Channel>,
+    lease: LeaseClient<Channel>,
+    maintenance: MaintenanceClient<Channel>,
+    watch: WatchClient<Channel>,
+}
+
+impl Api {
+    /// Connects to `http://host:port`.
+    pub async fn connect(url: &str) -> Result<Self> {
+        let endpoint = Endpoint::from_shared(url.to_owned()).context("parse the URL")?.tcp_nodelay(true);
+        let channel = endpoint.connect().await.with_context(|| format!("connect to {url}"))?;
+        Ok(Self {
+            kv: KvClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
+            lease: LeaseClient::new(channel.clone()),
+            maintenance: MaintenanceClient::new(channel.clone()),
+            watch: WatchClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
+        })
+    }
+
+    /// Sends one request and waits for its answer.
+    pub async fn call(&self, request: Request) -> Result<Response, Refusal> {
+        let (mut kv, mut lease) = (self.kv.clone(), self.lease.clone());
+        Ok(match request {
+            Request::Range(m) => Response::Range(kv.range(m).await?.into_inner()),
+            Request::Put(m) => Response::Put(kv.put(m).await?.into_inner()),
+            Request::DeleteRange(m) => Response::DeleteRange(kv.delete_range(m).await?.into_inner()),
+            Request::Txn(m) => Response::Txn(kv.txn(m).await?.into_inner()),
+            Request::Compact(m) => Response::Compact(kv.compact(m).await?.into_inner()),
+            Request::LeaseGrant(m) => Response::LeaseGrant(lease.lease_grant(m).await?.into_inner()),
+            Request::LeaseRevoke(m) => Response::LeaseRevoke(lease.lease_revoke(m).await?.into_inner()),
+            Request::LeaseKeepAlive(m) => {
+                let mut answers = lease.lease_keep_alive(tokio_stream::once(m)).await?.into_inner();
+                Response::LeaseKeepAlive(answers.next().await.transpose()?)
+            }
+            Request::LeaseTimeToLive(m) => Response::LeaseTimeToLive(lease.lease_time_to_live(m).await?.into_inner()),
+            Request::LeaseLeases(m) => Response::LeaseLeases(lease.lease_leases(m).await?.into_inner()),
+            Request::HashKv(m) => Response::HashKv(self.maintenance.clone().hash_kv(m).await?.into_inner()),
+        })
+    }
+
+    /// Reads a range.
+    pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
+        Ok(self.kv.clone().range(request).await?.into_inner())
+    }
+
+    /// Writes one key.
+    pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Refusal> {
+        Ok(self.kv.clone().put(request).await?.into_inner())
+    }
+
+    /// The hash of all revisions up to one.
+    pub async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, Refusal> {
+        Ok(self.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await?.into_inner())
+    }
+
+    /// Opens a watch on every key from a revision; the first message (created) is taken off.
+    pub async fn watch_all(&self, start_revision: i64) -> Result<WatchStream, Refusal> {
+        let all = bytes::Bytes::from_static(b"\0");
+        let create = pb::WatchCreateRequest {
+            key: all.clone(),
+            range_end: all,
+            start_revision,
+            prev_kv: true,
+            ..Default::default()
+        };
+        let request =
+            pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        // The receiver is right here: the first send has room.
+        let _ = sender.send(request).await;
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let mut answers = self.watch.clone().watch(requests).await?.into_inner();
+        let created = answers.message().await?;
+        if !created.as_ref().is_some_and(|answer| answer.created && !answer.canceled) {
+            return Err(Refusal { code: tonic::Code::Unknown, message: format!("not created: {created:?}") });
+        }
+        Ok(WatchStream { answers, _requests: sender })
+    }
+}
+
+/// A watch; it ends when this is dropped.
+#[derive(Debug)]
+pub struct WatchStream {
+    answers: tonic::Streaming<pb::WatchResponse>,
+    _requests: tokio::sync::mpsc::Sender<pb::WatchRequest>,
+}
+
+impl WatchStream {
+    /// Waits for the next message; `None` at the end of the stream.
+    pub async fn next(&mut self) -> Result<Option<pb::WatchResponse>, Refusal> {
+        Ok(self.answers.message().await?)
+    }
+}

@@ -1,0 +1,17 @@
+//! Random operations, sent in the same order to two servers, and every answer compared.
+//!
+//! Each server has its own copy of the seeded [`Generator`], fed with nothing but what that server answered: as long as
+//! the two agree, both copies make the same requests. Each driver runs ahead of the other by a bounded number of
+//! answers, so the slower server is never kept waiting for the comparison. Reads between two writes are sent at once.
+//!
+//! A run has phases. Between phases both members stop (SIGTERM or SIGKILL), the two programs may change places on the two
+//! data directories, and what was served before must be served again: every key at every readable revision, every
+//! HashKV, every lease.
+
+mod compare;
+mod generate;
+mod run;
+
+pub use compare::{Tolerance, normalise_reply};
+pub use generate::{Generator, Known};
+pub use run::{Config, Report, Stop, run};

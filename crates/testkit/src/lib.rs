@@ -1,0 +1,17 @@
+//! Tests that need real processes: ours beside real etcd, on loopback, with real files and real kill -9.
+//!
+//! - [`programs`] finds the programs under test and fetches Debian's etcd;
+//! - [`member`] starts, waits for and stops one server process;
+//! - [`cli`] runs golden scripts of etcdctl commands and compares transcripts;
+//! - [`api`] speaks to a server directly;
+//! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
+//!
+//! Every run is also a subcommand of the program `testkit`, for longer runs than a test has time for; `docs/testing.md`
+//! has the commands.
+
+pub mod api;
+pub mod cli;
+pub mod differential;
+pub mod member;
+pub mod programs;
+pub mod random;
