@@ -33,14 +33,16 @@ pub(crate) fn install(level: &str, output: Output) {
     };
     // Only our own events: what libraries log is not etcd's.
     let filter = tracing_subscriber::filter::filter_fn(move |meta| {
-        *meta.level() <= level && OUR_CRATES.contains(&meta.target().split("::").next().unwrap_or_default())
+        *meta.level() <= level
+            && OUR_CRATES.contains(&meta.target().split("::").next().unwrap_or_default())
     });
     // A second installation (there is none in the program) keeps the first.
     let _ = tracing_subscriber::registry().with(Lines { output }.with_filter(filter)).try_init();
 }
 
 /// Crates whose events are written.
-const OUR_CRATES: &[&str] = &["etcd", "server", "replica", "machine", "mvcc", "lease", "backend", "bolt", "wal", "raft"];
+const OUR_CRATES: &[&str] =
+    &["etcd", "server", "replica", "machine", "mvcc", "lease", "backend", "bolt", "wal", "raft"];
 
 struct Lines {
     output: Output,

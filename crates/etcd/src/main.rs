@@ -70,7 +70,8 @@ fn run(args: &[String], parsed: Parsed) -> ExitCode {
 
 /// Runs the member until a signal or an error stops it; returns the signal.
 fn serve(config: server::Config) -> anyhow::Result<Option<server::signal::Stop>> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
     runtime.block_on(async {
         let member = server::Member::start(config).await?;
         let signal = member.run_until_stopped().await?;
@@ -81,7 +82,11 @@ fn serve(config: server::Config) -> anyhow::Result<Option<server::signal::Stop>>
 fn report(notice: &Notice) {
     match notice {
         Notice::EnvironmentUsed { name, value } => {
-            tracing::info!(variable_name = name, variable_value = value, "recognized and used environment variable");
+            tracing::info!(
+                variable_name = name,
+                variable_value = value,
+                "recognized and used environment variable"
+            );
         }
         Notice::EnvironmentUnknown { assignment } => {
             tracing::warn!(environment_variable = assignment, "unrecognized environment variable");

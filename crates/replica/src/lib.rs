@@ -30,9 +30,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::etcdserverpb::InternalRaftRequest;
 use raft::{
-    Append, Applied, ConfChange, ConfChangeError, ConfChangeV2, ConfState, Config, ConfigError, Core, Entry, EntryId,
-    HardState, LogIndex, MemoryStorage, Message, NodeId, Peer, Ready, Role, SharedTrace, Snapshot, SplitMix64,
-    StepError, Storage as _, Term,
+    Append, Applied, ConfChange, ConfChangeError, ConfChangeV2, ConfState, Config, ConfigError,
+    Core, Entry, EntryId, HardState, LogIndex, MemoryStorage, Message, NodeId, Peer, Ready, Role,
+    SharedTrace, Snapshot, SplitMix64, StepError, Storage as _, Term,
 };
 
 use proposed::Proposed;
@@ -196,7 +196,9 @@ impl Replica {
         let mut storage = MemoryStorage::new();
         if !setup.snapshot.is_empty() {
             // An empty storage takes any snapshot.
-            storage.apply_snapshot(setup.snapshot).map_err(|_| ConfigError::Bootstrap("snapshot is out of date"))?;
+            storage
+                .apply_snapshot(setup.snapshot)
+                .map_err(|_| ConfigError::Bootstrap("snapshot is out of date"))?;
         }
         storage.set_hard_state(setup.hard_state);
         storage.append(setup.entries);
@@ -294,10 +296,18 @@ impl Replica {
         self.core.persisted(done);
     }
 
-    fn snapshot_taken(&mut self, index: LogIndex, conf_state: ConfState, data: Bytes, compact: LogIndex) {
+    fn snapshot_taken(
+        &mut self,
+        index: LogIndex,
+        conf_state: ConfState,
+        data: Bytes,
+        compact: LogIndex,
+    ) {
         let storage = self.core.storage_mut();
         // Both refuse what is done already, which is no harm: a newer snapshot was taken or received meanwhile.
-        if storage.create_snapshot(index, Some(conf_state), data).is_ok() && compact > LogIndex::ZERO {
+        if storage.create_snapshot(index, Some(conf_state), data).is_ok()
+            && compact > LogIndex::ZERO
+        {
             let _ = storage.compact(compact);
         }
     }
@@ -340,7 +350,10 @@ impl Replica {
         if !self.core.is_leader() || !self.core.configuration().voters.is_singleton() {
             return false;
         }
-        self.core.storage().term(self.core.applied_index()).is_ok_and(|term| term == self.core.term())
+        self.core
+            .storage()
+            .term(self.core.applied_index())
+            .is_ok_and(|term| term == self.core.term())
     }
 }
 

@@ -15,7 +15,10 @@ pub(crate) struct Proposed {
 impl Proposed {
     /// Remembers the request in the entry that was just appended.
     pub(crate) fn push(&mut self, id: EntryId, request: Arc<InternalRaftRequest>) {
-        debug_assert!(self.queue.back().is_none_or(|(last, _)| last.index < id.index), "a leader only appends");
+        debug_assert!(
+            self.queue.back().is_none_or(|(last, _)| last.index < id.index),
+            "a leader only appends"
+        );
         self.queue.push_back((id, request));
     }
 

@@ -39,7 +39,9 @@ fn settle(replica: &mut Replica, applied: &mut Vec<Committed>, reads: &mut Vec<L
                 Effect::Apply(apply) => {
                     for committed in &apply.entries {
                         if committed.entry.kind == raft::EntryKind::ConfChange {
-                            let change = raft::codec::decode_conf_change(committed.entry.data.clone()).unwrap();
+                            let change =
+                                raft::codec::decode_conf_change(committed.entry.data.clone())
+                                    .unwrap();
                             replica.handle(Input::ConfChangeApplied(change.into()), &mut effects);
                         }
                     }
@@ -49,7 +51,9 @@ fn settle(replica: &mut Replica, applied: &mut Vec<Committed>, reads: &mut Vec<L
                 Effect::ReadReady { index, .. } => reads.push(index),
                 Effect::ConfState(state) => assert_eq!(state.unwrap().voters, [NodeId(1)]),
                 Effect::Status(_) => {}
-                Effect::Send(_) | Effect::Dropped { .. } | Effect::Rejected(_) => panic!("unexpected {effect:?}"),
+                Effect::Send(_) | Effect::Dropped { .. } | Effect::Rejected(_) => {
+                    panic!("unexpected {effect:?}")
+                }
             }
         }
         replica.flush(&mut effects);
@@ -101,7 +105,9 @@ fn a_batch_of_proposals_is_one_write_and_keeps_its_requests() {
     replica.flush(&mut effects);
     let writes: Vec<usize> = effects
         .iter()
-        .filter_map(|e| if let Effect::Persist(append) = e { Some(append.entries.len()) } else { None })
+        .filter_map(
+            |e| if let Effect::Persist(append) = e { Some(append.entries.len()) } else { None },
+        )
         .collect();
     assert_eq!(writes, [5]);
     let (mut applied, mut reads) = (Vec::new(), Vec::new());
@@ -135,7 +141,12 @@ fn a_read_waits_for_the_commit_index() {
 #[test]
 fn reads_stop_being_local_with_a_second_voter() {
     let (mut replica, _) = lead();
-    let change = ConfChange { id: 1, kind: ConfChangeKind::AddNode, node_id: NodeId(2), context: Bytes::new() };
+    let change = ConfChange {
+        id: 1,
+        kind: ConfChangeKind::AddNode,
+        node_id: NodeId(2),
+        context: Bytes::new(),
+    };
     let mut effects = Vec::new();
     replica.handle(Input::ConfChangeApplied(change.into()), &mut effects);
     replica.flush(&mut effects);

@@ -118,14 +118,17 @@ struct Dirs {
 impl Dirs {
     fn open(config: &Config) -> Result<Self, StartError> {
         let make = |path: &Path| {
-            RealDir::create(path).map_err(|source| StartError::Directory { path: path.to_owned(), source })
+            RealDir::create(path)
+                .map_err(|source| StartError::Directory { path: path.to_owned(), source })
         };
         make(&config.data_dir)?;
         make(&config.member_dir())?;
         let snap = make(&config.member_dir().join("snap"))?;
         let wal_path = config.wal_path();
-        let parent = wal_path.parent().filter(|path| *path != Path::new("")).unwrap_or(Path::new("."));
-        let wal_name = wal_path.file_name().and_then(|name| name.to_str()).unwrap_or("wal").to_owned();
+        let parent =
+            wal_path.parent().filter(|path| *path != Path::new("")).unwrap_or(Path::new("."));
+        let wal_name =
+            wal_path.file_name().and_then(|name| name.to_str()).unwrap_or("wal").to_owned();
         Ok(Self { snap, wal_parent: make(parent)?, wal_name, wal_path })
     }
 }
@@ -153,14 +156,16 @@ fn found(config: &Config, dirs: Dirs, seed: u64) -> Result<Parts, StartError> {
             config.initial_cluster.len()
         )));
     }
-    let members = config
-        .initial_cluster
-        .iter()
-        .map(|(name, urls)| (name.clone(), urls.iter().map(ToString::to_string).collect::<Vec<_>>()));
+    let members = config.initial_cluster.iter().map(|(name, urls)| {
+        (name.clone(), urls.iter().map(ToString::to_string).collect::<Vec<_>>())
+    });
     let founding = Founding::new(members, &config.initial_cluster_token);
     let cluster_id = founding.cluster_id;
     let Some(member_id) = founding.member(&config.name).map(|member| member.id) else {
-        return Err(StartError::NotServed(format!("--initial-cluster does not name {}", config.name)));
+        return Err(StartError::NotServed(format!(
+            "--initial-cluster does not name {}",
+            config.name
+        )));
     };
     let metadata = Metadata { node_id: member_id, cluster_id };
     let (writer, backend) = backend::open(&dirs.snap, &backend_options(config))?;
@@ -214,14 +219,16 @@ fn restart(config: &Config, dirs: Dirs, seed: u64) -> Result<Parts, StartError> 
     if snapshot_index > 0 && !backend::exists(&dirs.snap)? {
         return Err(StartError::DatabaseMissing { path: dirs.snap.path().to_owned() });
     }
-    let (writer, backend) = backend::open_at_snapshot(&dirs.snap, &backend_options(config), snapshot_index)?;
+    let (writer, backend) =
+        backend::open_at_snapshot(&dirs.snap, &backend_options(config), snapshot_index)?;
 
     let start = walpb::Snapshot {
         index: snapshot_index,
         term: snapshot.metadata.term,
         conf_state: (snapshot_index > 0).then(|| snapshot.metadata.conf_state.clone()),
     };
-    let (wal, recovered) = Wal::open(&dirs.wal_parent, &dirs.wal_name, &start, &wal::Options::default())?;
+    let (wal, recovered) =
+        Wal::open(&dirs.wal_parent, &dirs.wal_name, &start, &wal::Options::default())?;
     if let Some(repair) = &recovered.repair {
         tracing::warn!(
             path = repair.file,
@@ -231,16 +238,21 @@ fn restart(config: &Config, dirs: Dirs, seed: u64) -> Result<Parts, StartError> 
             "repaired a torn record at the end of the WAL"
         );
     }
-    let metadata = Metadata::decode(recovered.metadata.clone())
-        .map_err(|error| StartError::Metadata { path: dirs.wal_path.clone(), why: error.to_string() })?;
+    let metadata = Metadata::decode(recovered.metadata.clone()).map_err(|error| {
+        StartError::Metadata { path: dirs.wal_path.clone(), why: error.to_string() }
+    })?;
     let entries = recovered
         .entries
         .into_iter()
         .map(raft::codec::entry_from_proto)
         .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| StartError::Entry { path: dirs.wal_path.clone(), why: error.to_string() })?;
+        .map_err(|error| StartError::Entry {
+            path: dirs.wal_path.clone(),
+            why: error.to_string(),
+        })?;
     let hard_state = raft::codec::hard_state_from_proto(&recovered.hard_state);
-    let (machine, compaction) = Machine::open(machine_options(config, metadata.node_id), writer, &snapshot)?;
+    let (machine, compaction) =
+        Machine::open(machine_options(config, metadata.node_id), writer, &snapshot)?;
     tracing::info!(
         cluster_id = format!("{:x}", metadata.cluster_id),
         local_member_id = format!("{:x}", metadata.node_id),

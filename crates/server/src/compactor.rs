@@ -59,7 +59,12 @@ async fn compact(core: &Core, revision: i64) {
     tracing::info!(revision, "starting auto compaction");
     match core.propose(Op::Compaction(CompactionRequest { revision, physical: false })).await {
         Ok(_)
-        | Err(Refusal::Request(machine::RequestError::Store(mvcc::RequestError::Compacted { .. })) | Refusal::Stopped) => {
+        | Err(
+            Refusal::Request(machine::RequestError::Store(mvcc::RequestError::Compacted {
+                ..
+            }))
+            | Refusal::Stopped,
+        ) => {
             tracing::info!(revision, "completed auto compaction");
         }
         Err(error) => tracing::warn!(revision, error = %error, "failed auto compaction"),
@@ -82,7 +87,12 @@ impl History {
         // A period above an hour is worked off hour by hour, as etcd does.
         let interval = period.min(HOUR) / NOTES;
         let notes = period.as_nanos() / interval.as_nanos().max(1);
-        Self { interval, notes_max: usize::try_from(notes).unwrap_or(usize::MAX), notes: VecDeque::new(), compacted: 0 }
+        Self {
+            interval,
+            notes_max: usize::try_from(notes).unwrap_or(usize::MAX),
+            notes: VecDeque::new(),
+            compacted: 0,
+        }
     }
 
     /// Notes the revision of now; returns the one that is a period old, if it is a new one.

@@ -34,10 +34,13 @@ impl Facts {
     /// Takes over what the machine says, if it says something new.
     pub(crate) fn update(&self, machine: &Machine) {
         let known = self.get();
-        if known.membership == *machine.membership() && known.alarms.list(ALL) == machine.alarms().list(ALL) {
+        if known.membership == *machine.membership()
+            && known.alarms.list(ALL) == machine.alarms().list(ALL)
+        {
             return;
         }
-        let known = Known { membership: machine.membership().clone(), alarms: machine.alarms().clone() };
+        let known =
+            Known { membership: machine.membership().clone(), alarms: machine.alarms().clone() };
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
     }
 

@@ -33,8 +33,14 @@ pub(crate) fn peer_routes(core: &Arc<Core>) -> Routes {
 }
 
 async fn version_of_cluster(State(core): State<Arc<Core>>) -> Response {
-    let cluster = core.facts.get().membership.version().map_or_else(|| "not_decided".to_owned(), |v| v.to_string());
-    let body = json!({ "etcdserver": version::EMULATED.to_string(), "etcdcluster": cluster }).to_string();
+    let cluster = core
+        .facts
+        .get()
+        .membership
+        .version()
+        .map_or_else(|| "not_decided".to_owned(), |v| v.to_string());
+    let body =
+        json!({ "etcdserver": version::EMULATED.to_string(), "etcdcluster": cluster }).to_string();
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
@@ -58,7 +64,8 @@ async fn members(State(core): State<Arc<Core>>) -> Response {
         .collect();
     let cluster_id = HeaderValue::try_from(format!("{:x}", core.cluster_id));
     let mut response =
-        ([(header::CONTENT_TYPE, "application/json")], format!("{}\n", json!(members))).into_response();
+        ([(header::CONTENT_TYPE, "application/json")], format!("{}\n", json!(members)))
+            .into_response();
     if let Ok(cluster_id) = cluster_id {
         response.headers_mut().insert(HeaderName::from_static("x-etcd-cluster-id"), cluster_id);
     }
@@ -82,19 +89,27 @@ async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Op
             return Some(format!("RANGE ERROR:{}", crate::grpc::text_of(&refusal)));
         }
     }
-    let request = RangeRequest { key: "\0".into(), limit: 1, keys_only: true, ..RangeRequest::default() };
+    let request =
+        RangeRequest { key: "\0".into(), limit: 1, keys_only: true, ..RangeRequest::default() };
     core.store.range(&request).err().map(|error| format!("RANGE ERROR:{error}"))
 }
 
 async fn health(State(core): State<Arc<Core>>, RawQuery(query): RawQuery) -> Response {
     let query = query.unwrap_or_default();
     let values = |name: &str| -> Vec<&str> {
-        query.split('&').filter_map(|pair| pair.split_once('=')).filter(|(key, _)| *key == name).map(|(_, v)| v).collect()
+        query
+            .split('&')
+            .filter_map(|pair| pair.split_once('='))
+            .filter(|(key, _)| *key == name)
+            .map(|(_, v)| v)
+            .collect()
     };
     let is_serializable = values("serializable").contains(&"true");
     let content_type = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
     match ill_health(&core, &values("exclude"), is_serializable).await {
-        None => (content_type, json!({ "health": "true", "reason": "" }).to_string()).into_response(),
+        None => {
+            (content_type, json!({ "health": "true", "reason": "" }).to_string()).into_response()
+        }
         Some(reason) => {
             tracing::warn!(reason, "serving /health false");
             let body = format!("{}\n", json!({ "health": "false", "reason": reason }));

@@ -17,6 +17,7 @@ mod compactor;
 pub mod config;
 mod driver;
 mod facts;
+mod gathered;
 mod grpc;
 mod http;
 mod listen;

@@ -1,15 +1,19 @@
 //! Listeners: bound before anything else happens, served over one port for gRPC and HTTP.
 
 use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tokio::net::{TcpListener, lookup_host};
+use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::watch;
+use tokio_stream::Stream;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
+use crate::gathered::Gathered;
 
 /// A bound listener and the URL it stands for.
 #[derive(Debug)]
@@ -30,7 +34,8 @@ impl GrpcOptions {
     pub(crate) fn of(config: &Config) -> Self {
         Self {
             max_concurrent_streams: config.max_concurrent_streams,
-            keepalive_interval: Some(config.keepalive_interval).filter(|interval| !interval.is_zero()),
+            keepalive_interval: Some(config.keepalive_interval)
+                .filter(|interval| !interval.is_zero()),
             keepalive_timeout: config.keepalive_timeout,
         }
     }
@@ -96,27 +101,26 @@ pub(crate) async fn serve(
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
     };
     let incoming = TcpListenerStream::new(listener);
-    let served = server.add_routes(routes).serve_with_incoming_shutdown(NoDelay(incoming), stopped).await;
+    let served =
+        server.add_routes(routes).serve_with_incoming_shutdown(Accepted(incoming), stopped).await;
     if let Err(error) = served {
         tracing::error!(address = url, error = %error, "listener failed");
     }
 }
 
-/// Connections that send what is written at once: answers are small, and waiting to fill a packet costs a round trip.
-struct NoDelay(TcpListenerStream);
+/// Accepted connections, set up.
+struct Accepted(TcpListenerStream);
 
-impl tokio_stream::Stream for NoDelay {
-    type Item = std::io::Result<tokio::net::TcpStream>;
+impl Stream for Accepted {
+    type Item = std::io::Result<Gathered<TcpStream>>;
 
-    fn poll_next(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Self::Item>> {
-        let accepted = std::task::ready!(std::pin::Pin::new(&mut self.0).poll_next(context));
-        if let Some(Ok(stream)) = &accepted {
-            // A socket that cannot be set still serves.
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let accepted = ready!(Pin::new(&mut self.0).poll_next(context));
+        Poll::Ready(accepted.map(|stream| {
+            let stream = stream?;
+            // Answers are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still serves.
             let _ = stream.set_nodelay(true);
-        }
-        std::task::Poll::Ready(accepted)
+            Ok(Gathered::new(stream))
+        }))
     }
 }

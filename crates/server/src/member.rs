@@ -1,5 +1,6 @@
 //! A running member: started in the order in which its parts need each other, stopped the other way round.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -12,9 +13,9 @@ use crate::bootstrap::{self, Parts, StartError};
 use crate::config::Config;
 use crate::driver::apply::{ApplyStage, Policy, State};
 use crate::driver::committer::Committer;
+use crate::driver::heart::{Heart, INBOX_CAPACITY, Work};
 use crate::driver::log_writer::LogWriter;
-use crate::driver::mailbox::{Receiver, Sender, mailbox};
-use crate::driver::node::{INBOX_CAPACITY, Node, NodeInput};
+use crate::driver::mailbox::{Receiver, Wait, mailbox};
 use crate::driver::{Failure, Failures};
 use crate::facts::Facts;
 use crate::proposals::{RequestIds, Waiters};
@@ -31,7 +32,6 @@ const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Member {
     core: Arc<Core>,
-    node: Sender<NodeInput>,
     /// The stages in the order in which they end.
     stages: Vec<JoinHandle<()>>,
     failures: mpsc::UnboundedReceiver<Failure>,
@@ -62,29 +62,44 @@ impl Member {
     /// # Errors
     /// What it starts from does not fit together, is not served yet, or a listener cannot be opened.
     pub async fn start(config: Config) -> Result<Self, StartError> {
-        let signals = Stops::listen().map_err(|source| StartError::System { what: "listen to signals", source })?;
+        let signals = Stops::listen()
+            .map_err(|source| StartError::System { what: "listen to signals", source })?;
         log_start(&config);
         // Before anything is written: a port that is taken must not leave a half-made directory.
         let peer_listeners = listen::bind(&config.listen_peer_urls).await?;
         let client_listeners = listen::bind(&config.listen_client_urls).await?;
 
-        let unix_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let unix_ms =
+            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
         let own_config = config.clone();
         let parts = tokio::task::spawn_blocking(move || bootstrap::open(&own_config, unix_ms))
             .await
-            .map_err(|error| StartError::System { what: "open the data directory", source: error.into() })??;
+            .map_err(|error| StartError::System {
+                what: "open the data directory",
+                source: error.into(),
+            })??;
         let (mut member, watching) = Self::start_stages(config, parts, unix_ms, signals)?;
 
         let serve_peers = http::peer_routes(&member.core);
         for listener in peer_listeners {
-            member.listeners.spawn(listen::serve(listener, serve_peers.clone(), None, member.stopping.subscribe()));
+            member.listeners.spawn(listen::serve(
+                listener,
+                serve_peers.clone(),
+                None,
+                member.stopping.subscribe(),
+            ));
         }
         publish::publish(&member.core).await;
         tracing::info!("ready to serve client requests");
         let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
         for listener in client_listeners {
             let options = Some(listen::GrpcOptions::of(&member.core.config));
-            member.listeners.spawn(listen::serve(listener, routes.clone(), options, member.stopping.subscribe()));
+            member.listeners.spawn(listen::serve(
+                listener,
+                routes.clone(),
+                options,
+                member.stopping.subscribe(),
+            ));
         }
         Ok(member)
     }
@@ -95,22 +110,29 @@ impl Member {
         unix_ms: u64,
         signals: Stops,
     ) -> Result<(Self, Arc<Watching>), StartError> {
-        let Parts { cluster_id, member_id, replica, machine, compaction, wal, wal_parent, wal_name, .. } = parts;
-        let (node_sender, node_inbox) = mailbox(INBOX_CAPACITY);
+        let Parts {
+            cluster_id,
+            member_id,
+            replica,
+            machine,
+            compaction,
+            wal,
+            wal_parent,
+            wal_name,
+            ..
+        } = parts;
+        let (heart_sender, heart_inbox) = mailbox(INBOX_CAPACITY);
         // The capacities of these are of no effect: what they hold is bounded by those who fill them.
-        let (log_sender, log_inbox) = mailbox(usize::MAX);
-        let (apply_sender, apply_inbox) = mailbox(usize::MAX);
         let (commit_sender, commit_inbox) = mailbox(usize::MAX);
         let (watch_sender, watch_inbox) = mailbox(usize::MAX);
         let (preallocate_sender, preallocate_inbox) = mailbox(1);
-        let (removed_sender, _removed_inbox) = mailbox(1);
 
         let epoch = Instant::now();
         let board = Arc::new(Board::new(machine.applied()));
         let facts = Arc::new(Facts::of(&machine));
         let waiters = Arc::new(Waiters::default());
         let ids = RequestIds::new(member_id, unix_ms);
-        let reads = Arc::new(Reads::new(node_sender.clone(), ids.next()));
+        let reads = Arc::new(Reads::new(heart_sender.clone(), ids.next()));
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -120,8 +142,7 @@ impl Member {
             reads: Arc::clone(&reads),
             waiters: Arc::clone(&waiters),
             ids,
-            node: node_sender.clone(),
-            apply: apply_sender.clone(),
+            heart: heart_sender.clone(),
             store: machine.reader(),
             backend: parts.backend,
             lessor: machine.lessor(),
@@ -134,16 +155,6 @@ impl Member {
         let watching = Arc::new(Watching::new(&core, &outlet));
 
         let (failures, failed) = Failures::channel();
-        let node = Node {
-            replica,
-            inbox: node_inbox,
-            log: log_sender.clone(),
-            apply: apply_sender.clone(),
-            board: Arc::clone(&board),
-            reads,
-            waiters: Arc::clone(&waiters),
-            heartbeat: config.heartbeat,
-        };
         let preallocator = wal.preallocator();
         preallocate_sender.send_all([()]);
         let log_writer = LogWriter {
@@ -151,29 +162,27 @@ impl Member {
             parent: wal_parent,
             name: wal_name,
             segments_max: config.max_wals,
-            inbox: log_inbox,
-            node: node_sender.clone(),
             preallocate: preallocate_sender,
+            records: Vec::new(),
         };
         let committer = Committer {
             inbox: commit_inbox,
-            apply: apply_sender,
-            log: log_sender,
-            node: node_sender.clone(),
+            heart: heart_sender.clone(),
             snap_dir: parts.snap_dir,
             snapshots_max: config.max_snapshots,
             catchup_entries: config.snapshot_catchup_entries,
         };
         let apply = ApplyStage {
             machine,
-            inbox: apply_inbox,
-            node: node_sender.clone(),
             committer: commit_sender,
             watch: outlet,
-            waiters,
-            board,
+            waiters: Arc::clone(&waiters),
+            board: Arc::clone(&board),
             facts,
-            requests: ApplyRequests { core: Arc::clone(&core), runtime: tokio::runtime::Handle::current() },
+            requests: ApplyRequests {
+                core: Arc::clone(&core),
+                runtime: tokio::runtime::Handle::current(),
+            },
             policy: Policy {
                 commit_interval: config.backend_batch_interval,
                 commit_ops: config.backend_batch_limit as u64,
@@ -184,16 +193,28 @@ impl Member {
                 lease_extension: config.election,
             },
             epoch,
-            removed: removed_sender,
             state: State::new(parts.snapshot_index, compaction),
+        };
+        let heart = Heart {
+            replica,
+            log: log_writer,
+            apply,
+            inbox: heart_inbox,
+            board,
+            reads,
+            waiters,
+            heartbeat: config.heartbeat,
         };
         let stage_error = |source| StartError::System { what: "start a thread", source };
         let hub = Arc::clone(&watching);
         let stages = vec![
-            failures.spawn("preallocate", move || preallocate(&preallocator, &preallocate_inbox)).map_err(stage_error)?,
-            failures.spawn("node", move || -> Result<(), Failure> { node.run(); Ok(()) }).map_err(stage_error)?,
-            failures.spawn("wal", move || log_writer.run()).map_err(stage_error)?,
-            failures.spawn("apply", move || apply.run()).map_err(stage_error)?,
+            failures.spawn("heart", move || heart.run()).map_err(stage_error)?,
+            failures
+                .spawn("preallocate", move || -> Result<(), Failure> {
+                    preallocate(&preallocator, &preallocate_inbox);
+                    Ok(())
+                })
+                .map_err(stage_error)?,
             failures.spawn("commit", move || committer.run()).map_err(stage_error)?,
             failures.spawn("watch", move || hub.run(&watch_inbox)).map_err(stage_error)?,
         ];
@@ -202,7 +223,6 @@ impl Member {
         tasks.spawn(compactor::run(Arc::clone(&core)));
         let member = Self {
             core,
-            node: node_sender,
             stages,
             failures: failed,
             tasks,
@@ -211,7 +231,7 @@ impl Member {
             signals,
         };
         // A cluster of one has nobody to wait for.
-        member.node.send_all([NodeInput::Replica(replica::Input::Campaign)]);
+        member.core.heart.send_all([Work::Replica(replica::Input::Campaign)]);
         Ok((member, watching))
     }
 
@@ -235,10 +255,12 @@ impl Member {
         tracing::info!("closing etcd server");
         self.stopping.send_replace(true);
         self.tasks.abort_all();
-        self.node.send_all([NodeInput::Stop]);
+        self.core.heart.send_all([Work::Stop]);
         let stages = std::mem::take(&mut self.stages);
         // A stage that panicked has ended the process, or (in tests) has nothing left to join.
-        let joined = tokio::task::spawn_blocking(move || stages.into_iter().for_each(|stage| drop(stage.join())));
+        let joined = tokio::task::spawn_blocking(move || {
+            stages.into_iter().for_each(|stage| drop(stage.join()))
+        });
         let _ = joined.await;
         self.core.waiters.clear();
         self.listeners.shutdown().await;
@@ -247,17 +269,21 @@ impl Member {
 }
 
 /// Makes each next segment of the log ready while the one before fills up.
-fn preallocate(preallocator: &wal::Preallocator, inbox: &Receiver<()>) -> Result<(), wal::Error> {
-    let mut batch = std::collections::VecDeque::new();
-    while inbox.take(&mut batch, None) != crate::driver::mailbox::Wait::Closed {
+fn preallocate(preallocator: &wal::Preallocator, inbox: &Receiver<()>) {
+    let mut batch = VecDeque::new();
+    while inbox.take(&mut batch, None) != Wait::Closed {
         batch.clear();
-        preallocator.run()?;
+        if let Err(error) = preallocator.run() {
+            // The log goes on without: it makes the segment itself when it needs it.
+            tracing::warn!(error = %error, "failed to make the next segment of the WAL ready");
+        }
     }
-    Ok(())
 }
 
 fn log_start(config: &Config) {
-    let urls = |urls: &[crate::config::Url]| urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    let urls = |urls: &[crate::config::Url]| {
+        urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+    };
     tracing::info!(
         etcd_version = %crate::version::EMULATED,
         retcd_version = crate::version::OWN,

@@ -63,11 +63,6 @@ impl<T> Waiters<T> {
         Waiting { waiters: self, request_id, receiver }
     }
 
-    /// Whether somebody waits for this one.
-    pub(crate) fn is_awaited(&self, request_id: u64) -> bool {
-        self.shard(request_id).contains_key(&request_id)
-    }
-
     /// Hands over an outcome; nobody may be there to take it.
     pub(crate) fn finish(&self, request_id: u64, outcome: T) {
         if let Some(sender) = self.shard(request_id).remove(&request_id) {
@@ -124,7 +119,6 @@ mod tests {
     async fn an_outcome_reaches_its_waiter() {
         let waiters = Waiters::default();
         let mut waiting = waiters.register(7);
-        assert!(waiters.is_awaited(7));
         waiters.finish(7, "done");
         waiters.finish(8, "nobody asked");
         assert_eq!(waiting.outcome().await, Some("done"));
@@ -134,7 +128,7 @@ mod tests {
     async fn whoever_gives_up_is_forgotten() {
         let waiters: Waiters<()> = Waiters::default();
         drop(waiters.register(7));
-        assert!(!waiters.is_awaited(7));
+        assert!(waiters.shard(7).is_empty());
         let mut waiting = waiters.register(8);
         waiters.clear();
         assert_eq!(waiting.outcome().await, None);

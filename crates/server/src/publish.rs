@@ -17,7 +17,12 @@ pub(crate) async fn publish(core: &Core) {
         member_id: core.member_id,
         member_attributes: Some(Attributes {
             name: core.config.name.clone(),
-            client_urls: core.config.advertise_client_urls.iter().map(ToString::to_string).collect(),
+            client_urls: core
+                .config
+                .advertise_client_urls
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }),
     };
     if !until_done(core, || Op::ClusterMemberAttrSet(request.clone())).await {
@@ -31,7 +36,8 @@ pub(crate) async fn publish(core: &Core) {
     if core.board.is_leader() && core.facts.get().membership.version().is_none() {
         let ver = version::EMULATED.of_cluster().to_string();
         tracing::info!(cluster_version = ver, "setting up initial cluster version using v3 API");
-        until_done(core, || Op::ClusterVersionSet(ClusterVersionSetRequest { ver: ver.clone() })).await;
+        until_done(core, || Op::ClusterVersionSet(ClusterVersionSetRequest { ver: ver.clone() }))
+            .await;
     }
 }
 

@@ -14,8 +14,8 @@ use replica::Input;
 use tokio::sync::oneshot;
 
 use crate::board::Board;
+use crate::driver::heart::Work;
 use crate::driver::mailbox::Sender;
-use crate::driver::node::NodeInput;
 
 /// etcd asks again after this time, since a request or its answer may be lost.
 const RETRY: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ type Waiter = oneshot::Sender<Result<LogIndex, ReadError>>;
 /// The rounds.
 #[derive(Debug)]
 pub(crate) struct Reads {
-    node: Sender<NodeInput>,
+    heart: Sender<Work>,
     /// Held to join or end a round, never while waiting.
     state: Mutex<State>,
 }
@@ -63,8 +63,15 @@ struct Round {
 
 impl Reads {
     /// `first_context` must differ from what this member sent before it restarted.
-    pub(crate) fn new(node: Sender<NodeInput>, first_context: u64) -> Self {
-        Self { node, state: Mutex::new(State { last_context: first_context, round: None, waiting: Vec::new() }) }
+    pub(crate) fn new(heart: Sender<Work>, first_context: u64) -> Self {
+        Self {
+            heart,
+            state: Mutex::new(State {
+                last_context: first_context,
+                round: None,
+                waiting: Vec::new(),
+            }),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -72,7 +79,11 @@ impl Reads {
     }
 
     /// Returns when the state that this member has applied is new enough for a linearizable read.
-    pub(crate) async fn linearizable(&self, board: &Board, timeout: Duration) -> Result<(), ReadError> {
+    pub(crate) async fn linearizable(
+        &self,
+        board: &Board,
+        timeout: Duration,
+    ) -> Result<(), ReadError> {
         if board.reads_locally() {
             return Ok(());
         }
@@ -117,7 +128,7 @@ impl Reads {
         round.contexts.insert(state.last_context);
         round.asked_at = Instant::now();
         let context = Bytes::copy_from_slice(&state.last_context.to_be_bytes());
-        self.node.send_all([NodeInput::Replica(Input::ReadIndex { context })]);
+        self.heart.send_all([Work::Replica(Input::ReadIndex { context })]);
     }
 
     fn ask_again(&self) {
@@ -139,7 +150,11 @@ impl Reads {
         self.end_round(Err(ReadError::LeaderChanged), |_| true);
     }
 
-    fn end_round(&self, answer: Result<LogIndex, ReadError>, is_meant: impl FnOnce(&Round) -> bool) {
+    fn end_round(
+        &self,
+        answer: Result<LogIndex, ReadError>,
+        is_meant: impl FnOnce(&Round) -> bool,
+    ) {
         let mut state = self.lock();
         if !state.round.as_ref().is_some_and(is_meant) {
             return;
@@ -163,13 +178,13 @@ mod tests {
     use super::*;
     use crate::driver::mailbox::{Receiver, mailbox};
 
-    fn asked(inbox: &Receiver<NodeInput>) -> Vec<Bytes> {
+    fn asked(inbox: &Receiver<Work>) -> Vec<Bytes> {
         let mut batch = VecDeque::new();
         inbox.take(&mut batch, Some(Instant::now()));
         batch
             .into_iter()
             .map(|input| match input {
-                NodeInput::Replica(Input::ReadIndex { context }) => context,
+                Work::Replica(Input::ReadIndex { context }) => context,
                 other => panic!("unexpected {other:?}"),
             })
             .collect()

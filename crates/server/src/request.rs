@@ -17,8 +17,7 @@ use tokio::sync::watch;
 use crate::board::Board;
 use crate::config::{Config, GRPC_OVERHEAD_BYTES};
 use crate::driver::mailbox::{SendError, Sender};
-use crate::driver::node::NodeInput;
-use crate::driver::apply;
+use crate::driver::{apply, heart};
 use crate::facts::Facts;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::{ReadError, Reads};
@@ -78,8 +77,7 @@ pub(crate) struct Core {
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) ids: RequestIds,
-    pub(crate) node: Sender<NodeInput>,
-    pub(crate) apply: Sender<apply::Work>,
+    pub(crate) heart: Sender<heart::Work>,
     pub(crate) store: mvcc::Reader,
     pub(crate) backend: backend::Reader,
     pub(crate) lessor: machine::SharedLessor,
@@ -144,9 +142,17 @@ impl Core {
         }
     }
 
-    fn encode(&self, request_id: u64, op: Op) -> Result<(Arc<InternalRaftRequest>, Bytes), Refusal> {
+    fn encode(
+        &self,
+        request_id: u64,
+        op: Op,
+    ) -> Result<(Arc<InternalRaftRequest>, Bytes), Refusal> {
         let header = RequestHeader { id: request_id, ..RequestHeader::default() };
-        let request = InternalRaftRequest { header: Some(header), request: Some(op), ..InternalRaftRequest::default() };
+        let request = InternalRaftRequest {
+            header: Some(header),
+            request: Some(op),
+            ..InternalRaftRequest::default()
+        };
         let data = Bytes::from(request.encode_to_vec());
         if data.len() as u64 > self.config.max_request_bytes {
             return Err(Refusal::TooLarge);
@@ -155,7 +161,7 @@ impl Core {
     }
 
     fn send(&self, input: Input) -> Result<(), Refusal> {
-        match self.node.send(NodeInput::Replica(input)) {
+        match self.heart.send(heart::Work::Replica(input)) {
             Ok(()) => Ok(()),
             Err(SendError::Full(_)) => Err(Refusal::TooManyRequests),
             Err(SendError::Closed(_)) => Err(Refusal::Stopped),
@@ -192,7 +198,7 @@ impl Core {
     /// Waits for a commit of all that is applied now.
     pub(crate) async fn commit(&self) -> Result<(), Refusal> {
         let (reply, done) = tokio::sync::oneshot::channel();
-        self.apply.send_all([apply::Work::Commit(reply)]);
+        self.heart.send_all([heart::Work::Apply(apply::Work::Commit(reply))]);
         done.await.map_err(|_| Refusal::Stopped)
     }
 }
@@ -206,7 +212,12 @@ pub(crate) struct ApplyRequests {
 
 impl ApplyRequests {
     /// Proposes an alarm; then hands a held-back outcome to its waiter.
-    pub(crate) fn propose_alarm(&self, alarm: AlarmRequest, request_id: u64, outcome: Option<ApplyOutcome>) {
+    pub(crate) fn propose_alarm(
+        &self,
+        alarm: AlarmRequest,
+        request_id: u64,
+        outcome: Option<ApplyOutcome>,
+    ) {
         let core = Arc::clone(&self.core);
         self.runtime.spawn(async move {
             if let Err(error) = core.propose(Op::Alarm(alarm)).await {

@@ -116,7 +116,8 @@ impl Watching {
                 }
             }
             state.hub.tick(self.core.now());
-            needs_catch_up = state.hub.needs_catch_up() && state.hub.catch_up(&self.core.store, CATCH_UP_ROWS)?;
+            needs_catch_up = state.hub.needs_catch_up()
+                && state.hub.catch_up(&self.core.store, CATCH_UP_ROWS)?;
             let woken = state.take_woken();
             drop(state);
             for waker in woken {

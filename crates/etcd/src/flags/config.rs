@@ -37,7 +37,9 @@ impl Lookup<'_> {
     }
 
     fn integer<T: TryFrom<i128>>(&self, name: &str) -> Result<T, String> {
-        go::integer(&self.text(name)).and_then(|n| T::try_from(n).ok()).ok_or_else(|| unreadable(name))
+        go::integer(&self.text(name))
+            .and_then(|n| T::try_from(n).ok())
+            .ok_or_else(|| unreadable(name))
     }
 
     fn duration(&self, name: &str) -> Result<Duration, String> {
@@ -54,7 +56,8 @@ impl Lookup<'_> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        Url::parse_list(&text).map_err(|error| format!("unexpected error setting up {name}: {error}"))
+        Url::parse_list(&text)
+            .map_err(|error| format!("unexpected error setting up {name}: {error}"))
     }
 }
 
@@ -69,7 +72,10 @@ pub(super) struct Logging {
 }
 
 /// Makes the configuration, and says how to log.
-pub(super) fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<(Config, Logging), String> {
+pub(super) fn build(
+    values: &Values,
+    notices: &mut Vec<Notice>,
+) -> Result<(Config, Logging), String> {
     refuse_what_is_not_there(values)?;
     let get = Lookup { values };
     let log = logging(&get)?;
@@ -99,7 +105,10 @@ pub(super) fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<(Confi
         url.check_served().map_err(|error| error.to_string())?;
     }
     if get.is_given("listen-client-urls") && !get.is_given("advertise-client-urls") {
-        return Err("--advertise-client-urls is required when --listen-client-urls is set explicitly".to_owned());
+        return Err(
+            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
+                .to_owned(),
+        );
     }
 
     let heartbeat_ms = get.integer::<u64>("heartbeat-interval")?;
@@ -145,12 +154,16 @@ pub(super) fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<(Confi
         election: Duration::from_millis(election_ms),
         initial_election_tick_advance: get.boolean("initial-election-tick-advance")?,
         pre_vote: get.boolean("pre-vote")?,
-        auto_compaction: auto_compaction(&get.text("auto-compaction-mode"), &get.text("auto-compaction-retention"))?,
+        auto_compaction: auto_compaction(
+            &get.text("auto-compaction-mode"),
+            &get.text("auto-compaction-retention"),
+        )?,
         max_request_bytes,
         max_txn_ops: get.integer("max-txn-ops")?,
         max_concurrent_streams: get.integer("max-concurrent-streams")?,
         quota_backend_bytes: get.integer("quota-backend-bytes")?,
-        backend_batch_interval: get.duration_or("backend-batch-interval", Duration::from_millis(100))?,
+        backend_batch_interval: get
+            .duration_or("backend-batch-interval", Duration::from_millis(100))?,
         backend_batch_limit: match get.integer::<i64>("backend-batch-limit")? {
             limit if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
             _ => 10_000,
@@ -159,7 +172,8 @@ pub(super) fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<(Confi
             limit if limit > 0 => usize::try_from(limit).unwrap_or(usize::MAX),
             _ => 1_000,
         },
-        compaction_sleep: get.duration_or("compaction-sleep-interval", Duration::from_millis(10))?,
+        compaction_sleep: get
+            .duration_or("compaction-sleep-interval", Duration::from_millis(10))?,
         watch_progress_interval: get
             .duration_or("watch-progress-notify-interval", Duration::from_secs(600))?
             .max(Duration::from_millis(100)),
@@ -175,7 +189,9 @@ pub(super) fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<(Confi
 fn refuse_what_is_not_there(values: &Values) -> Result<(), String> {
     for (name, given) in values {
         let Some(flag) = find(name).or_else(|| find(&given.as_name)) else { continue };
-        if flag.service == Service::Later && given.value != flag.default && !asks_for_nothing(flag.kind, given, flag.default)
+        if flag.service == Service::Later
+            && given.value != flag.default
+            && !asks_for_nothing(flag.kind, given, flag.default)
         {
             return Err(format!(
                 "--{}={} is a flag of etcd that retcd does not serve yet; only its default ({:?}) is accepted",
@@ -212,7 +228,9 @@ fn logging(get: &Lookup<'_>) -> Result<Logging, String> {
         "default" | "stderr" => Output::Stderr,
         "stdout" => Output::Stdout,
         other => {
-            return Err(format!("--log-outputs={other} is not served yet: only default, stderr and stdout are"));
+            return Err(format!(
+                "--log-outputs={other} is not served yet: only default, stderr and stdout are"
+            ));
         }
     };
     Ok(Logging { level, output })
@@ -240,7 +258,11 @@ fn check_intervals(heartbeat_ms: u64, election_ms: u64) -> Result<(), String> {
 
 /// What the two auto-compaction flags mean together.
 fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String> {
-    let unreadable = || format!("error parsing CompactionRetention: {retention:?} is neither a number nor a duration");
+    let unreadable = || {
+        format!(
+            "error parsing CompactionRetention: {retention:?} is neither a number nor a duration"
+        )
+    };
     match mode {
         "periodic" => {
             let period = match go::integer(retention) {
@@ -250,11 +272,21 @@ fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String
                 }
                 None => go::duration(retention).ok_or_else(unreadable)?,
             };
-            Ok(if period.is_zero() { AutoCompaction::Off } else { AutoCompaction::Periodic(period) })
+            Ok(if period.is_zero() {
+                AutoCompaction::Off
+            } else {
+                AutoCompaction::Periodic(period)
+            })
         }
         "revision" => {
-            let revisions = go::integer(retention).and_then(|n| i64::try_from(n).ok()).ok_or_else(unreadable)?;
-            Ok(if revisions <= 0 { AutoCompaction::Off } else { AutoCompaction::Revision(revisions) })
+            let revisions = go::integer(retention)
+                .and_then(|n| i64::try_from(n).ok())
+                .ok_or_else(unreadable)?;
+            Ok(if revisions <= 0 {
+                AutoCompaction::Off
+            } else {
+                AutoCompaction::Revision(revisions)
+            })
         }
         other => Err(format!("unknown auto-compaction-mode {other:?}")),
     }
@@ -262,8 +294,12 @@ fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String
 
 /// The member's own entry in `--initial-cluster` must be there and say what `--initial-advertise-peer-urls` says.
 fn check_own_entry(config: &Config) -> Result<(), String> {
-    let Some((_, urls)) = config.initial_cluster.iter().find(|(name, _)| *name == config.name) else {
-        return Err(format!("couldn't find local name {:?} in the initial cluster configuration", config.name));
+    let Some((_, urls)) = config.initial_cluster.iter().find(|(name, _)| *name == config.name)
+    else {
+        return Err(format!(
+            "couldn't find local name {:?} in the initial cluster configuration",
+            config.name
+        ));
     };
     let (mut listed, mut advertised) = (urls.clone(), config.initial_advertise_peer_urls.clone());
     listed.sort();

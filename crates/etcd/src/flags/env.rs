@@ -11,7 +11,10 @@ fn variable(flag_name: &str) -> String {
 }
 
 /// Adds what the environment sets to what the command line set.
-pub(super) fn merge(environment: &[(String, String)], values: &mut Values) -> Result<Vec<Notice>, Stop> {
+pub(super) fn merge(
+    environment: &[(String, String)],
+    values: &mut Values,
+) -> Result<Vec<Notice>, Stop> {
     let mut notices = Vec::new();
     let names = FLAGS
         .iter()
@@ -20,7 +23,9 @@ pub(super) fn merge(environment: &[(String, String)], values: &mut Values) -> Re
         .chain(GATES.iter().map(|(gate, _)| *gate));
     for name in names.filter(|name| *name != "version") {
         let variable = variable(name);
-        let Some((_, value)) = environment.iter().find(|(key, _)| *key == variable) else { continue };
+        let Some((_, value)) = environment.iter().find(|(key, _)| *key == variable) else {
+            continue;
+        };
         let Some(flag) = find(name) else { continue };
         if values.contains_key(flag.name) {
             return Err(Stop::Refused(format!(
@@ -31,8 +36,9 @@ pub(super) fn merge(environment: &[(String, String)], values: &mut Values) -> Re
         if value.is_empty() {
             continue;
         }
-        check(flag, value)
-            .map_err(|why| Stop::Refused(format!("invalid value {value:?} for {variable}: {why}")))?;
+        check(flag, value).map_err(|why| {
+            Stop::Refused(format!("invalid value {value:?} for {variable}: {why}"))
+        })?;
         values.insert(flag.name, Given { as_name: name.to_owned(), value: value.clone() });
         notices.push(Notice::EnvironmentUsed { name: variable, value: value.clone() });
     }

@@ -76,7 +76,15 @@ mod tests {
 
     #[test]
     fn integers_come_in_every_base() {
-        for (text, want) in [("10", 10), ("0x10", 16), ("0o17", 15), ("017", 15), ("0b101", 5), ("1_000", 1000), ("-1", -1)] {
+        for (text, want) in [
+            ("10", 10),
+            ("0x10", 16),
+            ("0o17", 15),
+            ("017", 15),
+            ("0b101", 5),
+            ("1_000", 1000),
+            ("-1", -1),
+        ] {
             assert_eq!(integer(text), Some(want), "{text}");
         }
         for text in ["", "abc", "1.5", "0x", "--1"] {
@@ -86,7 +94,9 @@ mod tests {
 
     #[test]
     fn durations_add_up_their_units() {
-        for (text, want_ms) in [("1h2m3.5s", 3_723_500), ("100ms", 100), ("0", 0), ("1.5m", 90_000), ("0s", 0)] {
+        for (text, want_ms) in
+            [("1h2m3.5s", 3_723_500), ("100ms", 100), ("0", 0), ("1.5m", 90_000), ("0s", 0)]
+        {
             assert_eq!(duration(text), Some(Duration::from_millis(want_ms)), "{text}");
         }
         for text in ["", "10", "5x", "s", "-1s", "1h2"] {

@@ -24,7 +24,10 @@ pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
     let mut wants_version = false;
     let mut rest = args.iter();
     while let Some(argument) = rest.next() {
-        let Some(body) = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-')).filter(|_| argument != "-")
+        let Some(body) = argument
+            .strip_prefix("--")
+            .or_else(|| argument.strip_prefix('-'))
+            .filter(|_| argument != "-")
         else {
             return Err(positional(argument, wants_version));
         };
@@ -71,13 +74,22 @@ pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
 
 /// A word that is no flag ends the flags, and etcd takes none. `--version` before it still prints the version.
 fn positional(argument: &str, wants_version: bool) -> Stop {
-    if wants_version { Stop::Version } else { Stop::Refused(format!("'{argument}' is not a valid flag")) }
+    if wants_version {
+        Stop::Version
+    } else {
+        Stop::Refused(format!("'{argument}' is not a valid flag"))
+    }
 }
 
 fn bad_value(flag: &Flag, name: &str, value: &str, why: &str) -> String {
     match flag.kind {
         Kind::Bool => format!("invalid boolean value {value:?} for -{name}: {why}"),
-        Kind::Text | Kind::Unsigned(_) | Kind::Signed | Kind::Duration | Kind::Urls | Kind::OneOf(_) => {
+        Kind::Text
+        | Kind::Unsigned(_)
+        | Kind::Signed
+        | Kind::Duration
+        | Kind::Urls
+        | Kind::OneOf(_) => {
             format!("invalid value {value:?} for flag -{name}: {why}")
         }
     }
@@ -105,6 +117,8 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
         Kind::Duration => go::duration(value).map(drop).ok_or_else(parse_error),
         Kind::Urls if value.is_empty() => Ok(()),
         Kind::Urls => Url::parse_list(value).map(drop).map_err(|error| error.to_string()),
-        Kind::OneOf(words) => words.contains(&value).then_some(()).ok_or_else(|| "invalid value".to_owned()),
+        Kind::OneOf(words) => {
+            words.contains(&value).then_some(()).ok_or_else(|| "invalid value".to_owned())
+        }
     }
 }

@@ -32,7 +32,16 @@ fn no_flags_are_etcds_defaults() {
 
 #[test]
 fn the_grammar_is_gos() {
-    let parsed = run(&["-name", "a", "--pre-vote=false", "--max-txn-ops=0x10", "--name=b", "--data-dir", "d"]).unwrap();
+    let parsed = run(&[
+        "-name",
+        "a",
+        "--pre-vote=false",
+        "--max-txn-ops=0x10",
+        "--name=b",
+        "--data-dir",
+        "d",
+    ])
+    .unwrap();
     assert_eq!(parsed.config.name, "b");
     assert!(!parsed.config.pre_vote);
     assert_eq!(parsed.config.max_txn_ops, 16);
@@ -42,13 +51,19 @@ fn the_grammar_is_gos() {
 fn usage_errors_have_etcds_texts() {
     for (args, want) in [
         (&["--nosuch"][..], "flag provided but not defined: -nosuch"),
-        (&["--heartbeat-interval=abc"], "invalid value \"abc\" for flag -heartbeat-interval: parse error"),
+        (
+            &["--heartbeat-interval=abc"],
+            "invalid value \"abc\" for flag -heartbeat-interval: parse error",
+        ),
         (&["--pre-vote=maybe"], "invalid boolean value \"maybe\" for -pre-vote: parse error"),
         (
             &["--listen-client-urls=bad"],
             "invalid value \"bad\" for flag -listen-client-urls: URL scheme must be http, https, unix, or unixs: bad",
         ),
-        (&["--initial-cluster-state=bad"], "invalid value \"bad\" for flag -initial-cluster-state: invalid value"),
+        (
+            &["--initial-cluster-state=bad"],
+            "invalid value \"bad\" for flag -initial-cluster-state: invalid value",
+        ),
         (&["--name"], "flag needs an argument: -name"),
     ] {
         assert_eq!(stop(args), Stop::Usage(want.to_owned()), "{args:?}");
@@ -60,7 +75,10 @@ fn semantic_errors_have_etcds_texts() {
     for (args, want) in [
         (&["version"][..], "'version' is not a valid flag"),
         (&["--pre-vote", "false"], "'false' is not a valid flag"),
-        (&["--listen-client-urls=http://foo.com:1234"], "expected IP in URL for binding (http://foo.com:1234)"),
+        (
+            &["--listen-client-urls=http://foo.com:1234"],
+            "expected IP in URL for binding (http://foo.com:1234)",
+        ),
         (
             &["--listen-client-urls", "http://127.0.0.1:62379"],
             "--advertise-client-urls is required when --listen-client-urls is set explicitly",
@@ -70,7 +88,10 @@ fn semantic_errors_have_etcds_texts() {
             &["--heartbeat-interval=300"],
             "--election-timeout[1000ms] should be at least as 5 times as --heartbeat-interval[300ms]",
         ),
-        (&["--election-timeout=60000"], "--election-timeout[60000ms] is too long, and should be set less than 50000ms"),
+        (
+            &["--election-timeout=60000"],
+            "--election-timeout[60000ms] is too long, and should be set less than 50000ms",
+        ),
         (&["--auto-compaction-mode=x"], "unknown auto-compaction-mode \"x\""),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (&["--logger=x"], "unknown logger option \"x\""),
@@ -93,21 +114,44 @@ fn version_and_help_win() {
 fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
     let Stop::Refused(why) = stop(&["--cert-file=server.crt"]) else { panic!("not refused") };
     assert!(why.contains("--cert-file=server.crt") && why.contains("not serve"), "{why}");
-    assert!(run(&["--client-cert-auth=false", "--cert-file=", "--metrics=basic", "--auth-token-ttl=0x12c"]).is_ok());
-    let Stop::Refused(why) = stop(&["--experimental-initial-corrupt-check"]) else { panic!("not refused") };
+    assert!(
+        run(&[
+            "--client-cert-auth=false",
+            "--cert-file=",
+            "--metrics=basic",
+            "--auth-token-ttl=0x12c"
+        ])
+        .is_ok()
+    );
+    let Stop::Refused(why) = stop(&["--experimental-initial-corrupt-check"]) else {
+        panic!("not refused")
+    };
     assert!(why.contains("experimental-initial-corrupt-check"), "{why}");
-    assert!(run(&["--experimental-compaction-batch-limit=10"]).unwrap().config.compaction_batch_limit == 10);
+    assert!(
+        run(&["--experimental-compaction-batch-limit=10"]).unwrap().config.compaction_batch_limit
+            == 10
+    );
     assert!(run(&["--snapshot"]).is_ok());
 }
 
 #[test]
 fn the_environment_sets_flags_and_may_not_contradict_them() {
-    let parsed = run_with(&[], &[("ETCD_NAME", "e1"), ("ETCD_DATA_DIR", "x"), ("ETCD_NOSUCH", "1")]).unwrap();
+    let parsed =
+        run_with(&[], &[("ETCD_NAME", "e1"), ("ETCD_DATA_DIR", "x"), ("ETCD_NOSUCH", "1")])
+            .unwrap();
     assert_eq!(parsed.config.name, "e1");
-    assert!(parsed.notices.contains(&Notice::EnvironmentUnknown { assignment: "ETCD_NOSUCH=1".to_owned() }));
-    let Err(Stop::Refused(why)) = run_with(&["--name=a"], &[("ETCD_NAME", "a")]) else { panic!("not refused") };
+    assert!(
+        parsed
+            .notices
+            .contains(&Notice::EnvironmentUnknown { assignment: "ETCD_NOSUCH=1".to_owned() })
+    );
+    let Err(Stop::Refused(why)) = run_with(&["--name=a"], &[("ETCD_NAME", "a")]) else {
+        panic!("not refused")
+    };
     assert!(why.contains("ETCD_NAME"), "{why}");
-    let Err(Stop::Refused(why)) = run_with(&[], &[("ETCD_HEARTBEAT_INTERVAL", "abc")]) else { panic!("not refused") };
+    let Err(Stop::Refused(why)) = run_with(&[], &[("ETCD_HEARTBEAT_INTERVAL", "abc")]) else {
+        panic!("not refused")
+    };
     assert_eq!(why, "invalid value \"abc\" for ETCD_HEARTBEAT_INTERVAL: parse error");
 }
 

@@ -18,7 +18,8 @@ pub(crate) const USAGE: &str = "Usage:
 ";
 
 /// Precedes the list of flags.
-const LONG_HELP_HEADER: &str = "Flags (each has an environment variable: --data-dir is ETCD_DATA_DIR):\n";
+const LONG_HELP_HEADER: &str =
+    "Flags (each has an environment variable: --data-dir is ETCD_DATA_DIR):\n";
 
 /// Every flag with its default; the ones not served yet come last, under their own title.
 pub(crate) fn long_help() -> String {

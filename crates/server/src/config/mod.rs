@@ -153,7 +153,9 @@ impl Config {
 pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
     let mut members: Vec<(String, Vec<Url>)> = Vec::new();
     for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let Some((name, url)) = item.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty()) else {
+        let Some((name, url)) =
+            item.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty())
+        else {
             return Err(format!("empty URL given for {item:?}"));
         };
         let url = Url::parse(url).map_err(|error| error.to_string())?;

@@ -120,7 +120,9 @@ impl Url {
     pub fn check_served(&self) -> Result<(), UrlError> {
         match self.scheme {
             Scheme::Http => Ok(()),
-            Scheme::Https | Scheme::Unix | Scheme::Unixs => Err(UrlError::NotServed(self.text.clone())),
+            Scheme::Https | Scheme::Unix | Scheme::Unixs => {
+                Err(UrlError::NotServed(self.text.clone()))
+            }
         }
     }
 }
@@ -138,7 +140,10 @@ mod tests {
     #[test]
     fn the_forms_of_etcd_are_read() {
         let url = Url::parse(" http://10.4.7.121:2380 ").unwrap();
-        assert_eq!((url.host(), url.port(), url.to_string().as_str()), ("10.4.7.121", 2380, "http://10.4.7.121:2380"));
+        assert_eq!(
+            (url.host(), url.port(), url.to_string().as_str()),
+            ("10.4.7.121", 2380, "http://10.4.7.121:2380")
+        );
         assert_eq!(Url::parse("http://[::1]:2379").unwrap().host(), "::1");
         assert_eq!(Url::parse_list("http://a:1,http://a:1,http://b:2").unwrap().len(), 2);
     }
@@ -154,7 +159,10 @@ mod tests {
             assert_eq!(Url::parse(text).unwrap_err().to_string(), want);
         }
         let named = Url::parse("http://foo.com:1234").unwrap();
-        assert_eq!(named.check_bindable().unwrap_err().to_string(), "expected IP in URL for binding (http://foo.com:1234)");
+        assert_eq!(
+            named.check_bindable().unwrap_err().to_string(),
+            "expected IP in URL for binding (http://foo.com:1234)"
+        );
         assert!(Url::parse("https://localhost:1").unwrap().check_served().is_err());
     }
 }

@@ -19,32 +19,22 @@ use replica::Input;
 use tokio::sync::oneshot;
 
 use super::committer::{self, AfterCommit, SnapshotPoint};
-use super::mailbox::{Receiver, Sender, Wait};
-use super::node::NodeInput;
+use super::mailbox::Sender;
 use crate::board::Board;
 use crate::facts::Facts;
 use crate::proposals::Waiters;
 use crate::request::{ApplyRequests, Outcome};
 use crate::watching::Outlet;
 
-/// What comes in.
+/// What others ask of the stage.
 #[derive(Debug)]
 pub(crate) enum Work {
-    /// Committed entries.
-    Committed(replica::Apply),
-    /// The leader changed.
-    Leadership {
-        /// Whether it is this member now.
-        is_leader: bool,
-    },
     /// The committer has done its last job.
     JobEnded,
     /// Commit what is there, and say so when it is durable.
     Commit(oneshot::Sender<()>),
     /// Defragment the database.
     Defragment(oneshot::Sender<Result<backend::DefragStats, String>>),
-    /// The node loop has ended: commit what is left, and end.
-    Stop,
 }
 
 /// When the stage does what nobody asks it for.
@@ -70,8 +60,6 @@ pub(crate) struct Policy {
 /// The apply stage's belongings.
 pub(crate) struct ApplyStage {
     pub(crate) machine: Machine,
-    pub(crate) inbox: Receiver<Work>,
-    pub(crate) node: Sender<NodeInput>,
     pub(crate) committer: Sender<committer::Work>,
     pub(crate) watch: Outlet,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
@@ -81,15 +69,12 @@ pub(crate) struct ApplyStage {
     pub(crate) policy: Policy,
     /// The moment that the state machine counts time from.
     pub(crate) epoch: Instant,
-    /// Told when this member was removed from the cluster.
-    pub(crate) removed: Sender<()>,
     pub(crate) state: State,
 }
 
 /// What is under way.
 #[derive(Debug, Default)]
 pub(crate) struct State {
-    is_stopping: bool,
     /// When the oldest operation that waits for a commit was made.
     pending_since: Option<Instant>,
     /// What waits for the next commit.
@@ -112,46 +97,42 @@ impl State {
 }
 
 impl ApplyStage {
-    /// Runs until the node loop is gone, then makes the last commit.
-    pub(crate) fn run(mut self) -> Result<(), machine::Fatal> {
-        let mut batch = VecDeque::new();
-        loop {
-            let deadline = self.deadline();
-            if self.inbox.take(&mut batch, deadline) == Wait::Closed {
-                return Ok(());
-            }
-            for work in batch.drain(..) {
-                match work {
-                    Work::Committed(apply) => self.apply(apply)?,
-                    Work::Leadership { is_leader } => self.leadership(is_leader),
-                    Work::JobEnded => {}
-                    Work::Commit(reply) => self.state.after_commit.push(AfterCommit::Reply(reply)),
-                    Work::Defragment(reply) => self.state.defrags.push_back(reply),
-                    Work::Stop => self.state.is_stopping = true,
-                }
-            }
-            if self.state.is_stopping {
-                // A job that still runs tells of its end; then comes the last commit, here, since nothing waits any more.
-                if self.machine.writer().is_busy() {
-                    continue;
-                }
-                return self.last_commit();
-            }
-            self.step_compaction()?;
-            self.start_jobs();
+    /// Takes what others ask for; it is done by [`ApplyStage::look_after`].
+    pub(crate) fn take(&mut self, work: Work) {
+        match work {
+            // What waited for it is started next.
+            Work::JobEnded => {}
+            Work::Commit(reply) => self.state.after_commit.push(AfterCommit::Reply(reply)),
+            Work::Defragment(reply) => self.state.defrags.push_back(reply),
         }
+    }
+
+    /// Does what is due between batches.
+    pub(crate) fn look_after(&mut self) -> Result<(), machine::Fatal> {
+        self.step_compaction()?;
+        self.start_jobs();
+        Ok(())
+    }
+
+    /// Whether the committer has a job.
+    pub(crate) fn is_busy(&mut self) -> bool {
+        self.machine.writer().is_busy()
     }
 
     fn now(&self) -> Duration {
         self.epoch.elapsed()
     }
 
-    fn apply(&mut self, apply: replica::Apply) -> Result<(), machine::Fatal> {
+    /// Applies a batch, makes its effects visible, and answers; what consensus has to hear is added to `inputs`.
+    pub(crate) fn apply(
+        &mut self,
+        apply: replica::Apply,
+        inputs: &mut Vec<Input>,
+    ) -> Result<(), machine::Fatal> {
         let replica::Apply { entries, done } = apply;
         let now = self.now();
         let mut outcomes = Vec::with_capacity(entries.len());
         let mut events = Vec::new();
-        let mut inputs = Vec::new();
         let mut last = LogIndex::ZERO;
         for committed in entries {
             last = committed.entry.index;
@@ -168,7 +149,9 @@ impl ApplyStage {
                     effect => self.carry_out(effect),
                 }
             }
-            if let (false, Some(outcome)) = (is_answer_held || applied.request_id == 0, applied.outcome) {
+            if let (false, Some(outcome)) =
+                (is_answer_held || applied.request_id == 0, applied.outcome)
+            {
                 outcomes.push((applied.request_id, outcome));
             }
         }
@@ -182,8 +165,7 @@ impl ApplyStage {
             // Bounded by what clients have in flight: the hub takes whole batches, and never waits for a watcher.
             self.watch.send(events);
         }
-        inputs.push(NodeInput::Replica(Input::Applied(done)));
-        self.node.send_all(inputs);
+        inputs.push(Input::Applied(done));
         if last.0.saturating_sub(self.state.last_snapshot) > self.policy.snapshot_count {
             self.state.is_snapshot_wanted = true;
         }
@@ -209,9 +191,16 @@ impl ApplyStage {
                 tracing::info!(from, to = %new, "cluster version is updated");
             }
             Effect::Snapshot => self.state.is_snapshot_wanted = true,
-            Effect::SelfRemoved => self.removed.send_all([()]),
+            Effect::SelfRemoved => {
+                tracing::warn!(
+                    "this member was removed from the cluster; stopping for that comes with clusters"
+                );
+            }
             Effect::Peer(change) => {
-                tracing::info!(?change, "membership of other members changed; connections come with clusters");
+                tracing::info!(
+                    ?change,
+                    "membership of other members changed; connections come with clusters"
+                );
             }
             // Taken out before.
             Effect::ConfChange(_) | Effect::RaiseAlarm(_) => {}
@@ -224,7 +213,8 @@ impl ApplyStage {
         self.requests.propose_alarm(alarm, request_id, outcome);
     }
 
-    fn leadership(&mut self, is_leader: bool) {
+    /// The leader changed.
+    pub(crate) fn leadership(&mut self, is_leader: bool) {
         self.state.is_leader = is_leader;
         if !is_leader {
             lock(&self.machine.lessor()).demote();
@@ -232,10 +222,14 @@ impl ApplyStage {
     }
 
     /// When something is due that no input tells of.
-    fn deadline(&mut self) -> Option<Instant> {
+    pub(crate) fn deadline(&mut self) -> Option<Instant> {
         // A commit that is due while a job runs waits for the job's end, which is an input.
         let is_busy = self.machine.writer().is_busy();
-        let commit = self.state.pending_since.map(|since| since + self.policy.commit_interval).filter(|_| !is_busy);
+        let commit = self
+            .state
+            .pending_since
+            .map(|since| since + self.policy.commit_interval)
+            .filter(|_| !is_busy);
         [commit, self.state.next_compaction_step].into_iter().flatten().min()
     }
 
@@ -271,11 +265,15 @@ impl ApplyStage {
         if self.machine.writer().is_busy() {
             return;
         }
-        let is_due = self.state.pending_since.is_some_and(|since| now >= since + self.policy.commit_interval)
+        let is_due = self
+            .state
+            .pending_since
+            .is_some_and(|since| now >= since + self.policy.commit_interval)
             || ops >= self.policy.commit_ops
             || self.machine.writer().pending_bytes() >= self.policy.commit_bytes;
-        let is_forced =
-            self.state.is_commit_wanted || self.state.is_snapshot_wanted || !self.state.after_commit.is_empty();
+        let is_forced = self.state.is_commit_wanted
+            || self.state.is_snapshot_wanted
+            || !self.state.after_commit.is_empty();
         if is_due || is_forced {
             self.commit();
         } else if let Some(reply) = self.state.defrags.pop_front()
@@ -315,7 +313,8 @@ impl ApplyStage {
         }
     }
 
-    fn last_commit(&mut self) -> Result<(), machine::Fatal> {
+    /// Ends the watch stage, and commits what is left. Only while the committer has no job.
+    pub(crate) fn last_commit(&mut self) -> Result<(), machine::Fatal> {
         self.watch.stop();
         if let Some(job) = self.machine.writer().take_commit() {
             job.run()?;
@@ -329,7 +328,9 @@ fn to_machine(committed: replica::Committed) -> Result<machine::Committed, machi
     let replica::Committed { entry, request } = committed;
     let (index, term) = (entry.index.0, entry.term.0);
     match request {
-        Some(request) => Ok(machine::Committed { index, term, payload: machine::Payload::Request(request) }),
+        Some(request) => {
+            Ok(machine::Committed { index, term, payload: machine::Payload::Request(request) })
+        }
         None => machine::Committed::from_entry(raft::codec::entry_to_proto(&entry)),
     }
 }
@@ -340,9 +341,11 @@ fn lock(lessor: &Mutex<lease::Lessor>) -> MutexGuard<'_, lease::Lessor> {
 }
 
 /// A change as raft takes it.
-fn conf_change(index: LogIndex, change: &proto::raftpb::ConfChange) -> Result<NodeInput, machine::Fatal> {
+fn conf_change(
+    index: LogIndex,
+    change: &proto::raftpb::ConfChange,
+) -> Result<Input, machine::Fatal> {
     let change = raft::codec::decode_conf_change(Bytes::from(change.encode_to_vec()))
         .map_err(|error| machine::Fatal::Entry { index: index.0, what: error.to_string() })?;
-    Ok(NodeInput::Replica(Input::ConfChangeApplied(change.into())))
+    Ok(Input::ConfChangeApplied(change.into()))
 }
-

@@ -15,8 +15,7 @@ use tokio::sync::oneshot;
 use vfs::Dir;
 
 use super::mailbox::{Receiver, Sender, Wait};
-use super::node::NodeInput;
-use super::{apply, log_writer};
+use super::{apply, heart};
 
 /// What comes in.
 #[derive(Debug)]
@@ -73,9 +72,7 @@ pub(crate) enum CommitFailure {
 /// The committer's belongings.
 pub(crate) struct Committer {
     pub(crate) inbox: Receiver<Work>,
-    pub(crate) apply: Sender<apply::Work>,
-    pub(crate) log: Sender<log_writer::Work>,
-    pub(crate) node: Sender<NodeInput>,
+    pub(crate) heart: Sender<heart::Work>,
     pub(crate) snap_dir: Arc<dyn Dir>,
     pub(crate) snapshots_max: usize,
     /// Entries that stay in memory behind a snapshot.
@@ -92,7 +89,7 @@ impl Committer {
             }
             for work in batch.drain(..) {
                 self.carry_out(work)?;
-                self.apply.send_all([apply::Work::JobEnded]);
+                self.heart.send_all([heart::Work::Apply(apply::Work::JobEnded)]);
             }
         }
     }
@@ -131,19 +128,23 @@ impl Committer {
         let SnapshotPoint { index, term, conf_state, document } = point;
         let snapshot = raftpb::Snapshot {
             data: Some(document.clone()),
-            metadata: raftpb::SnapshotMetadata { conf_state: conf_state.clone(), index: index.0, term },
+            metadata: raftpb::SnapshotMetadata {
+                conf_state: conf_state.clone(),
+                index: index.0,
+                term,
+            },
         };
         wal::snap::save(&self.snap_dir, &snapshot)?;
         tracing::info!(snapshot_index = index.0, "saved snapshot");
         let record = walpb::Snapshot { index: index.0, term, conf_state: Some(conf_state.clone()) };
-        self.log.send_all([log_writer::Work::SnapshotSaved(record)]);
         let compact = LogIndex(index.0.saturating_sub(self.catchup_entries).max(1));
-        self.node.send_all([NodeInput::Replica(Input::SnapshotTaken {
+        let taken = Input::SnapshotTaken {
             index,
             conf_state: from_record(&conf_state),
             data: document,
             compact,
-        })]);
+        };
+        self.heart.send_all([heart::Work::SnapshotSaved(record), heart::Work::Replica(taken)]);
         wal::snap::remove_orphan_dbs(&self.snap_dir, index.0)?;
         for name in wal::snap::purge(&self.snap_dir, self.snapshots_max)? {
             tracing::info!(path = name, "purged");

@@ -1,17 +1,24 @@
-//! The node loop: the only place where consensus meets the world.
+//! The heart: one thread that runs consensus, the log and the state machine, one after another.
 //!
-//! Takes all inputs that have gathered, hands them to the [`Replica`], and carries out what comes back. It waits for inputs
-//! and for the next tick, and for nothing else.
+//! Takes everything that has gathered, hands it to the [`Replica`], and carries out what comes back until nothing more does:
+//! write and sync, apply, answer. What gathers meanwhile is the next batch, so that the slower the disk, the larger the
+//! batches.
+//!
+//! Why one thread: a cluster of one has no heartbeats that an fsync could hold up, and each hand-over to another thread costs
+//! two context switches and, on a busy machine, a wait for a processor (measured: see `docs/benchmarks.md`). Log and
+//! state machine are values of their own ([`LogWriter`], [`ApplyStage`]), which get threads of their own when there
+//! are other members to keep in touch with.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use proto::walpb;
 use replica::{Effect, Input, Replica};
 
-use super::apply;
-use super::log_writer;
-use super::mailbox::{Receiver, Sender, Wait};
+use super::apply::{self, ApplyStage};
+use super::log_writer::LogWriter;
+use super::mailbox::{Receiver, Wait};
 use crate::board::Board;
 use crate::proposals::Waiters;
 use crate::reads::Reads;
@@ -27,78 +34,125 @@ const TICKS_AT_ONCE_MAX: u32 = 10;
 
 /// What comes in.
 #[derive(Debug)]
-pub(crate) enum NodeInput {
-    /// For the replica.
+pub(crate) enum Work {
+    /// For consensus.
     Replica(Input),
-    /// End the loop.
+    /// For the state machine.
+    Apply(apply::Work),
+    /// A raft snapshot file is complete: the log vouches for it.
+    SnapshotSaved(walpb::Snapshot),
+    /// Work off what is there, and end.
     Stop,
 }
 
-/// The node loop's belongings.
-pub(crate) struct Node {
+/// Why the heart cannot go on.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HeartFailure {
+    /// The log cannot be written.
+    #[error("write-ahead log: {0}")]
+    Log(#[from] wal::Error),
+    /// The state machine cannot go on.
+    #[error("apply: {0}")]
+    Machine(#[from] machine::Fatal),
+}
+
+/// The heart's belongings.
+pub(crate) struct Heart {
     pub(crate) replica: Replica,
-    pub(crate) inbox: Receiver<NodeInput>,
-    pub(crate) log: Sender<log_writer::Work>,
-    pub(crate) apply: Sender<apply::Work>,
+    pub(crate) log: LogWriter,
+    pub(crate) apply: ApplyStage,
+    pub(crate) inbox: Receiver<Work>,
     pub(crate) board: Arc<Board>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) heartbeat: Duration,
 }
 
-impl Node {
-    /// Runs until it is told to stop, and then tells the next stages.
-    pub(crate) fn run(mut self) {
-        self.work();
-        self.log.send_all([log_writer::Work::Stop]);
-        self.apply.send_all([apply::Work::Stop]);
-    }
-
-    fn work(&mut self) {
+impl Heart {
+    /// Runs until it is told to stop, then makes the last commit and closes the log.
+    pub(crate) fn run(mut self) -> Result<(), HeartFailure> {
         let mut batch = VecDeque::new();
         let mut effects = Vec::new();
         let mut next_tick = Instant::now() + self.heartbeat;
-        self.turn(&mut effects);
+        let mut is_stopping = false;
+        self.settle(&mut effects)?;
         loop {
-            match self.inbox.take(&mut batch, Some(next_tick)) {
-                Wait::Closed => return,
-                Wait::Ready | Wait::TimedOut => {}
+            let deadline = self.apply.deadline().map_or(next_tick, |due| due.min(next_tick));
+            if self.inbox.take(&mut batch, Some(deadline)) == Wait::Closed {
+                return self.finish();
             }
-            for input in batch.drain(..) {
-                match input {
-                    NodeInput::Replica(input) => self.replica.handle(input, &mut effects),
-                    NodeInput::Stop => return,
+            for work in batch.drain(..) {
+                match work {
+                    Work::Replica(input) => self.replica.handle(input, &mut effects),
+                    Work::Apply(work) => self.apply.take(work),
+                    Work::SnapshotSaved(snapshot) => self.log.vouch(&snapshot)?,
+                    Work::Stop => is_stopping = true,
                 }
             }
-            let mut ticks = 0;
-            while next_tick <= Instant::now() {
-                next_tick += self.heartbeat;
-                ticks += 1;
-                if ticks <= TICKS_AT_ONCE_MAX {
-                    self.replica.handle(Input::Tick, &mut effects);
-                } else {
-                    next_tick = Instant::now() + self.heartbeat;
-                }
+            self.tick(&mut next_tick, &mut effects);
+            self.settle(&mut effects)?;
+            if !is_stopping {
+                self.apply.look_after()?;
+            } else if !self.apply.is_busy() {
+                // A job that still runs tells of its end; after it comes the last commit.
+                return self.finish();
             }
-            self.turn(&mut effects);
         }
     }
 
-    fn turn(&mut self, effects: &mut Vec<Effect>) {
-        self.replica.flush(effects);
-        for effect in effects.drain(..) {
-            self.carry_out(effect);
+    fn tick(&mut self, next_tick: &mut Instant, effects: &mut Vec<Effect>) {
+        let now = Instant::now();
+        let mut ticks = 0;
+        while *next_tick <= now {
+            self.replica.handle(Input::Tick, effects);
+            *next_tick += self.heartbeat;
+            ticks += 1;
+            if ticks == TICKS_AT_ONCE_MAX {
+                *next_tick = now + self.heartbeat;
+            }
         }
     }
 
-    fn carry_out(&self, effect: Effect) {
+    /// Carries out everything that follows from the inputs taken, in rounds: what is written may be committed, what is
+    /// committed is applied, what is applied may let reads go on.
+    fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), HeartFailure> {
+        let mut appends = Vec::new();
+        let mut applies = Vec::new();
+        let mut inputs = Vec::new();
+        loop {
+            self.replica.flush(effects);
+            if effects.is_empty() {
+                return Ok(());
+            }
+            for effect in effects.drain(..) {
+                match effect {
+                    Effect::Persist(append) => appends.push(append),
+                    Effect::Apply(apply) => applies.push(apply),
+                    effect => self.carry_out(effect),
+                }
+            }
+            if !appends.is_empty() {
+                self.log.write(&appends)?;
+                inputs.extend(appends.drain(..).map(Input::Persisted));
+            }
+            for apply in applies.drain(..) {
+                self.apply.apply(apply, &mut inputs)?;
+            }
+            for input in inputs.drain(..) {
+                self.replica.handle(input, effects);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
         match effect {
-            // How much these two hold is bounded by the core: by the uncommitted and the applying bytes.
-            Effect::Persist(append) => self.log.send_all([log_writer::Work::Append(append)]),
-            Effect::Apply(apply) => self.apply.send_all([apply::Work::Committed(apply)]),
-            Effect::ConfState(Ok(state)) => tracing::info!(voters = ?state.voters, learners = ?state.learners, "switched configuration"),
+            Effect::ConfState(Ok(state)) => {
+                tracing::info!(voters = ?state.voters, learners = ?state.learners, "switched configuration");
+            }
             // The state machine validates changes before; raft knows of none that it then refuses.
-            Effect::ConfState(Err(error)) => tracing::error!(error = %error, "raft refused a committed configuration change"),
+            Effect::ConfState(Err(error)) => {
+                tracing::error!(error = %error, "raft refused a committed configuration change");
+            }
             Effect::ReadReady { index, context } => self.reads.confirm(&context, index),
             Effect::Dropped { request_id } => self.waiters.finish(request_id, Outcome::Dropped),
             Effect::Status(status) => {
@@ -106,17 +160,26 @@ impl Node {
                 self.board.update(&status);
                 if leader_before != status.leader {
                     self.reads.leader_changed();
-                    self.apply.send_all([apply::Work::Leadership { is_leader: self.board.is_leader() }]);
-                    tracing::info!(
-                        leader = %status.leader, term = status.term.0, "raft.node: leader changed"
-                    );
+                    self.apply.leadership(self.board.is_leader());
                 }
             }
             Effect::Send(messages) => {
                 // There are no other members yet: a cluster of one sends nothing.
-                tracing::debug!(count = messages.len(), "no transport for messages to other members");
+                tracing::debug!(
+                    count = messages.len(),
+                    "no transport for messages to other members"
+                );
             }
-            Effect::Rejected(error) => tracing::warn!(error = %error, "refused a message of another member"),
+            Effect::Rejected(error) => {
+                tracing::warn!(error = %error, "refused a message of another member")
+            }
+            // Taken out before.
+            Effect::Persist(_) | Effect::Apply(_) => {}
         }
+    }
+
+    fn finish(mut self) -> Result<(), HeartFailure> {
+        self.apply.last_commit()?;
+        Ok(self.log.close()?)
     }
 }

@@ -150,12 +150,18 @@ impl<T> Receiver<T> {
             state = match deadline {
                 None => self.shared.arrived.wait(state).unwrap_or_else(PoisonError::into_inner),
                 Some(deadline) => {
-                    let Some(left) = deadline.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+                    let Some(left) = deadline
+                        .checked_duration_since(Instant::now())
+                        .filter(|left| !left.is_zero())
                     else {
                         state.is_receiver_waiting = false;
                         return Wait::TimedOut;
                     };
-                    self.shared.arrived.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0
+                    self.shared
+                        .arrived
+                        .wait_timeout(state, left)
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
                 }
             };
         }

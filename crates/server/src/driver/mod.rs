@@ -1,26 +1,26 @@
 //! The threads of a member, each with a mailbox of its own.
 //!
 //! ```text
-//!  rpc tasks ──► node ──► log writer ──► node        one write and one fdatasync a batch
-//!                 │                        │
-//!                 └──► apply ◄─────────────┘         one thread, the state machine
-//!                        │ ──► waiters, watchers
-//!                        └──► committer              bolt commits, snapshots, defragmentation
+//!  rpc tasks ──► heart: replica ──► log writer ──► apply ──► waiters
+//!                  ▲   (one write and one fdatasync a batch)  │
+//!                  │                                          ├──► watch stage
+//!                  └──────────────── committer ◄──────────────┘
+//!                       (bolt commits, raft snapshots, defragmentation)
 //! ```
 //!
-//! [`node`] carries out what `replica` asks for and never waits for a disk. [`log_writer`] owns the write-ahead log.
-//! [`apply`] owns the state machine. [`committer`] does everything slow that the state machine gives rise to. They talk over
-//! [`mailbox`]es only. A stage that fails says why over [`Failures`] and ends; the member then stops, since local doubt is
+//! [`heart`] carries out what `replica` asks for, with [`log_writer`], which owns the write-ahead log, and [`apply`], which
+//! owns the state machine. [`committer`] does everything slow that the state machine gives rise to. Threads talk over
+//! [`mailbox`]es only. One that fails says why over [`Failures`] and ends; the member then stops, since local doubt is
 //! fatal.
 //!
-//! Stopping goes the way of the data: the node loop ends first and tells the log writer and the apply stage, which work off
-//! what they have; the apply stage makes the last commit, and the committer ends when nobody can give it work.
+//! Stopping goes the way of the data: the heart works off what it has and makes the last commit, and the committer and the
+//! watch stage end when nobody can give them work.
 
 pub(crate) mod apply;
 pub(crate) mod committer;
+pub(crate) mod heart;
 pub(crate) mod log_writer;
 pub(crate) mod mailbox;
-pub(crate) mod node;
 
 use std::thread::JoinHandle;
 

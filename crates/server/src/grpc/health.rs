@@ -16,15 +16,23 @@ fn status_of(service: &str) -> Option<ServingStatus> {
 
 #[tonic::async_trait]
 impl Health for Service {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
-        let status = status_of(&request.get_ref().service).ok_or_else(|| Status::not_found("unknown service"))?;
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
+        let status = status_of(&request.get_ref().service)
+            .ok_or_else(|| Status::not_found("unknown service"))?;
         Ok(Response::new(HealthCheckResponse { status: status.into() }))
     }
 
-    type WatchStream =
-        std::pin::Pin<Box<dyn tokio_stream::Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
+    type WatchStream = std::pin::Pin<
+        Box<dyn tokio_stream::Stream<Item = Result<HealthCheckResponse, Status>> + Send>,
+    >;
 
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let status = status_of(&request.get_ref().service).unwrap_or(ServingStatus::ServiceUnknown);
         // The status does not change while the member runs; the stream stays open for as long as the client wants.
         let first = tokio_stream::once(Ok(HealthCheckResponse { status: status.into() }));

@@ -10,8 +10,9 @@ use machine::{Response as Applied, quota};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::request_op::Request as TxnOp;
 use proto::etcdserverpb::{
-    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
-    RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest, TxnResponse,
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
+    PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest,
+    TxnResponse,
 };
 use rpc::etcdserverpb::kv_server::{Kv, KvServer};
 use rpc::raw::{RANGE_PATH, RawCodec, Reply};
@@ -59,16 +60,23 @@ impl Service {
 
 #[tonic::async_trait]
 impl Kv for Service {
-    async fn range(&self, request: Request<RangeRequest>) -> Result<Response<RangeResponse>, Status> {
+    async fn range(
+        &self,
+        request: Request<RangeRequest>,
+    ) -> Result<Response<RangeResponse>, Status> {
         // Calls of the network take the short way, see [`Ranges`]; this serves those that come otherwise.
         let encoded = self.read(request.get_ref()).await?;
-        let response = prost::Message::decode(encoded).map_err(|error| Status::internal(error.to_string()))?;
+        let response =
+            prost::Message::decode(encoded).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(response))
     }
 
     type RangeStreamStream = tokio_stream::Empty<Result<RangeStreamResponse, Status>>;
 
-    async fn range_stream(&self, _: Request<RangeRequest>) -> Result<Response<Self::RangeStreamStream>, Status> {
+    async fn range_stream(
+        &self,
+        _: Request<RangeRequest>,
+    ) -> Result<Response<Self::RangeStreamStream>, Status> {
         // etcd 3.5, which this member stands for, does not have it; the text is what it says.
         Err(Status::unimplemented("unknown method RangeStream for service etcdserverpb.KV"))
     }
@@ -78,7 +86,8 @@ impl Kv for Service {
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::put_cost(&request))?;
         mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
-        let answer = self.core.propose(Op::Put(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer =
+            self.core.propose(Op::Put(request)).await.map_err(|refusal| status::of(&refusal))?;
         let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
         Ok(Response::new(response))
@@ -90,8 +99,13 @@ impl Kv for Service {
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         let request = request.into_inner();
         limits::admit(&self.core)?;
-        mvcc::check::delete_range(&request).map_err(|error| Status::from(status::of_check(&error)))?;
-        let answer = self.core.propose(Op::DeleteRange(request)).await.map_err(|refusal| status::of(&refusal))?;
+        mvcc::check::delete_range(&request)
+            .map_err(|error| Status::from(status::of_check(&error)))?;
+        let answer = self
+            .core
+            .propose(Op::DeleteRange(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
         Ok(Response::new(response))
@@ -102,22 +116,34 @@ impl Kv for Service {
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::txn_cost(&request, crate::version::EMULATED))?;
         let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
-        mvcc::check::txn(&request, ops_max).map_err(|error| Status::from(status::of_check(&error)))?;
+        mvcc::check::txn(&request, ops_max)
+            .map_err(|error| Status::from(status::of_check(&error)))?;
         if is_read_only(&request) {
             return self.read_only_txn(&request).await.map(Response::new);
         }
-        let answer = self.core.propose(Op::Txn(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer =
+            self.core.propose(Op::Txn(request)).await.map_err(|refusal| status::of(&refusal))?;
         let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
         Ok(Response::new(response))
     }
 
-    async fn compact(&self, request: Request<CompactionRequest>) -> Result<Response<CompactionResponse>, Status> {
+    async fn compact(
+        &self,
+        request: Request<CompactionRequest>,
+    ) -> Result<Response<CompactionResponse>, Status> {
         let request = request.into_inner();
         limits::admit(&self.core)?;
-        let answer = self.core.propose(Op::Compaction(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose(Op::Compaction(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         if request.physical {
-            self.core.wait_compacted(request.revision).await.map_err(|refusal| status::of(&refusal))?;
+            self.core
+                .wait_compacted(request.revision)
+                .await
+                .map_err(|refusal| status::of(&refusal))?;
         }
         Ok(Response::new(CompactionResponse { header: Some(self.core.header(answer.revision)) }))
     }
@@ -135,7 +161,8 @@ fn is_read_only(request: &TxnRequest) -> bool {
 
 /// Whether all ranges may be served from this member's state as it is; so may a transaction without any.
 fn is_serializable(request: &TxnRequest) -> bool {
-    operations(request).all(|op| matches!(&op.request, Some(TxnOp::RequestRange(range)) if range.serializable))
+    operations(request)
+        .all(|op| matches!(&op.request, Some(TxnOp::RequestRange(range)) if range.serializable))
 }
 
 fn operations(request: &TxnRequest) -> impl Iterator<Item = &RequestOp> {

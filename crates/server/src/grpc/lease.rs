@@ -10,9 +10,10 @@ use lease::{LeaseId, Lessor, RenewError, Renewal};
 use machine::{Response as Applied, quota};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
-    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest,
-    LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse,
-    LeaseStatus, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest, LeaseGrantResponse,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest, LeaseLeasesResponse,
+    LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
 };
 use rpc::errors::Error;
 use rpc::etcdserverpb::lease_server::Lease;
@@ -50,7 +51,9 @@ impl Service {
                 Err(RenewError::NotFound { .. }) => return Ok(0),
                 // It has run out and its revocation is on the way: that decides.
                 Err(RenewError::Expired { .. }) => self.wait_until_gone(id).await?,
-                Err(RenewError::NotPrimary) => return Err(Status::new(Code::Unknown, "not a primary lessor")),
+                Err(RenewError::NotPrimary) => {
+                    return Err(Status::new(Code::Unknown, "not a primary lessor"));
+                }
             }
         }
     }
@@ -84,7 +87,10 @@ fn lessor(core: &Core) -> MutexGuard<'_, Lessor> {
 
 #[tonic::async_trait]
 impl Lease for Service {
-    async fn lease_grant(&self, request: Request<LeaseGrantRequest>) -> Result<Response<LeaseGrantResponse>, Status> {
+    async fn lease_grant(
+        &self,
+        request: Request<LeaseGrantRequest>,
+    ) -> Result<Response<LeaseGrantResponse>, Status> {
         let mut request = request.into_inner();
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::LEASE_COST_BYTES)?;
@@ -92,7 +98,11 @@ impl Lease for Service {
             // Positive, and never 0.
             request.id = i64::try_from(self.core.ids.next() & 0x7fff_ffff_ffff_ffff).unwrap_or(0);
         }
-        let answer = self.core.propose(Op::LeaseGrant(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose(Op::LeaseGrant(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         let Applied::LeaseGrant(mut response) = answer.response else {
             return Err(Status::internal("the state machine answered another request"));
         };
@@ -105,12 +115,16 @@ impl Lease for Service {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         limits::admit(&self.core)?;
-        let answer =
-            self.core.propose(Op::LeaseRevoke(request.into_inner())).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose(Op::LeaseRevoke(request.into_inner()))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.core.header(answer.revision)) }))
     }
 
-    type LeaseKeepAliveStream = Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
+    type LeaseKeepAliveStream =
+        Pin<Box<dyn Stream<Item = Result<LeaseKeepAliveResponse, Status>> + Send>>;
 
     async fn lease_keep_alive(
         &self,
@@ -136,7 +150,12 @@ impl Lease for Service {
         let id = LeaseId(request.id);
         let lessor = lessor(&self.core);
         let Ok(times) = lessor.time_to_live(id, self.core.now()) else {
-            let response = LeaseTimeToLiveResponse { header, id: id.0, ttl: -1, ..LeaseTimeToLiveResponse::default() };
+            let response = LeaseTimeToLiveResponse {
+                header,
+                id: id.0,
+                ttl: -1,
+                ..LeaseTimeToLiveResponse::default()
+            };
             return Ok(Response::new(response));
         };
         let keys = if request.keys {
@@ -145,7 +164,13 @@ impl Lease for Service {
             Vec::new()
         };
         let ttl = times.remaining.unwrap_or(times.granted);
-        Ok(Response::new(LeaseTimeToLiveResponse { header, id: id.0, ttl, granted_ttl: times.granted, keys }))
+        Ok(Response::new(LeaseTimeToLiveResponse {
+            header,
+            id: id.0,
+            ttl,
+            granted_ttl: times.granted,
+            keys,
+        }))
     }
 
     async fn lease_leases(
@@ -153,13 +178,16 @@ impl Lease for Service {
         _: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         limits::admit(&self.core)?;
-        let leases = lessor(&self.core).leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        let leases =
+            lessor(&self.core).leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.core.header(0)), leases }))
     }
 }
 
 /// The answers up to and including the first error: after it a stream has nothing more to say.
-fn until_error<T>(answers: impl Stream<Item = Result<T, Status>> + Send) -> impl Stream<Item = Result<T, Status>> + Send {
+fn until_error<T>(
+    answers: impl Stream<Item = Result<T, Status>> + Send,
+) -> impl Stream<Item = Result<T, Status>> + Send {
     let mut has_failed = false;
     answers.take_while(move |answer| {
         let is_wanted = !has_failed;
@@ -189,9 +217,14 @@ pub(crate) async fn expire(core: Arc<Core>) {
                 let revoked = core.propose(Op::LeaseRevoke(LeaseRevokeRequest { id: id.0 })).await;
                 drop(permit);
                 match revoked {
-                    Ok(_) | Err(Refusal::Request(machine::RequestError::LeaseNotFound) | Refusal::Stopped) => {}
+                    Ok(_)
+                    | Err(
+                        Refusal::Request(machine::RequestError::LeaseNotFound) | Refusal::Stopped,
+                    ) => {}
                     // It is reported again later.
-                    Err(error) => tracing::warn!(lease_id = %id, error = %error, "failed to revoke lease"),
+                    Err(error) => {
+                        tracing::warn!(lease_id = %id, error = %error, "failed to revoke lease")
+                    }
                 }
             });
         }

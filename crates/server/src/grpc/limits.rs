@@ -22,7 +22,11 @@ pub(crate) fn needs_leader(metadata: &MetadataMap) -> bool {
 
 /// Refuses a client that wants a leader where there is none.
 pub(crate) fn check_leader(core: &Core, metadata: &MetadataMap) -> Result<(), Status> {
-    if needs_leader(metadata) && core.board.leader() == raft::NodeId::NONE { Err(Error::NoLeader.into()) } else { Ok(()) }
+    if needs_leader(metadata) && core.board.leader() == raft::NodeId::NONE {
+        Err(Error::NoLeader.into())
+    } else {
+        Ok(())
+    }
 }
 
 /// Refuses what would not fit the quota, and raises the alarm.

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use machine::Response as Applied;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse, DowngradeRequest,
-    DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse, MoveLeaderRequest,
-    MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, alarm_request::AlarmAction,
+    AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
+    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
+    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse, alarm_request::AlarmAction,
 };
 use rpc::errors::Error;
 use rpc::etcdserverpb::maintenance_server::Maintenance;
@@ -21,7 +22,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 use super::{limits, status, unserved};
-use crate::driver::apply;
+use crate::driver::{apply, heart};
 use crate::request::{Core, Refusal};
 use crate::version;
 
@@ -45,7 +46,10 @@ impl Service {
 
 #[tonic::async_trait]
 impl Maintenance for Service {
-    async fn alarm(&self, request: Request<AlarmRequest>) -> Result<Response<AlarmResponse>, Status> {
+    async fn alarm(
+        &self,
+        request: Request<AlarmRequest>,
+    ) -> Result<Response<AlarmResponse>, Status> {
         let request = request.into_inner();
         limits::admit(&self.core)?;
         // etcd crashes for either of the two; a client's mistake is the client's to hear.
@@ -55,7 +59,8 @@ impl Maintenance for Service {
         if AlarmType::try_from(request.alarm).is_err() {
             return Err(Status::invalid_argument("etcdserver: unknown alarm type"));
         }
-        let answer = self.core.propose(Op::Alarm(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer =
+            self.core.propose(Op::Alarm(request)).await.map_err(|refusal| status::of(&refusal))?;
         let Applied::Alarms(alarms) = answer.response else {
             return Err(Status::internal("the state machine answered another request"));
         };
@@ -90,10 +95,13 @@ impl Maintenance for Service {
         }))
     }
 
-    async fn defragment(&self, _: Request<DefragmentRequest>) -> Result<Response<DefragmentResponse>, Status> {
+    async fn defragment(
+        &self,
+        _: Request<DefragmentRequest>,
+    ) -> Result<Response<DefragmentResponse>, Status> {
         limits::admit(&self.core)?;
         let (reply, done) = oneshot::channel();
-        self.core.apply.send_all([apply::Work::Defragment(reply)]);
+        self.core.heart.send_all([heart::Work::Apply(apply::Work::Defragment(reply))]);
         match done.await {
             Ok(Ok(_)) => Ok(Response::new(DefragmentResponse { header: None })),
             Ok(Err(why)) => Err(Status::new(Code::Unknown, why)),
@@ -111,11 +119,16 @@ impl Maintenance for Service {
         Ok(Response::new(HashResponse { header: Some(header), hash }))
     }
 
-    async fn hash_kv(&self, request: Request<HashKvRequest>) -> Result<Response<HashKvResponse>, Status> {
+    async fn hash_kv(
+        &self,
+        request: Request<HashKvRequest>,
+    ) -> Result<Response<HashKvResponse>, Status> {
         limits::admit(&self.core)?;
         let revision = request.get_ref().revision;
         let store = self.core.store.clone();
-        let found = blocking(move || store.hash_kv(revision)).await?.map_err(|error| status::of_read(&error))?;
+        let found = blocking(move || store.hash_kv(revision))
+            .await?
+            .map_err(|error| status::of_read(&error))?;
         Ok(Response::new(HashKvResponse {
             header: Some(self.core.header(found.current_revision)),
             hash: found.hashed.hash,
@@ -127,7 +140,10 @@ impl Maintenance for Service {
 
     type SnapshotStream = Pin<Box<dyn Stream<Item = Result<SnapshotResponse, Status>> + Send>>;
 
-    async fn snapshot(&self, _: Request<SnapshotRequest>) -> Result<Response<Self::SnapshotStream>, Status> {
+    async fn snapshot(
+        &self,
+        _: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
         // What is applied by now is in it.
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
         let snapshot = self.core.backend.view().snapshot();
@@ -137,7 +153,10 @@ impl Maintenance for Service {
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
-    async fn move_leader(&self, request: Request<MoveLeaderRequest>) -> Result<Response<MoveLeaderResponse>, Status> {
+    async fn move_leader(
+        &self,
+        request: Request<MoveLeaderRequest>,
+    ) -> Result<Response<MoveLeaderResponse>, Status> {
         limits::admit(&self.core)?;
         if !self.core.board.is_leader() {
             return Err(Error::NotLeader.into());
@@ -150,7 +169,10 @@ impl Maintenance for Service {
         }
     }
 
-    async fn downgrade(&self, _: Request<DowngradeRequest>) -> Result<Response<DowngradeResponse>, Status> {
+    async fn downgrade(
+        &self,
+        _: Request<DowngradeRequest>,
+    ) -> Result<Response<DowngradeResponse>, Status> {
         Err(unserved::later("downgrades"))
     }
 }
@@ -170,12 +192,17 @@ fn alarm_text(alarm: &AlarmMember) -> String {
 }
 
 /// Runs what reads much or waits for a disk off the executor's threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Status> {
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
     tokio::task::spawn_blocking(work).await.map_err(|error| Status::internal(error.to_string()))
 }
 
 /// Sends the pieces, then their SHA-256, until the client has gone.
-fn send_snapshot(mut snapshot: backend::Snapshot, sender: &mpsc::Sender<Result<SnapshotResponse, Status>>) {
+fn send_snapshot(
+    mut snapshot: backend::Snapshot,
+    sender: &mpsc::Sender<Result<SnapshotResponse, Status>>,
+) {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     while snapshot.remaining_bytes() > 0 {

@@ -38,9 +38,16 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
             bytes_max,
         ))
         .add_service(watch::Watches::new(core, watching, bytes_max))
-        .add_service(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max))
-        .add_service(ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max))
-        .add_service(MaintenanceServer::new(maintenance::Service::new(core)).max_decoding_message_size(bytes_max))
+        .add_service(
+            LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
+        )
+        .add_service(
+            MaintenanceServer::new(maintenance::Service::new(core))
+                .max_decoding_message_size(bytes_max),
+        )
         .add_service(HealthServer::new(health::Service))
         .add_service(unserved::Auth)
         .add_service(unserved::Lock)

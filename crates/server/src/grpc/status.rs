@@ -38,7 +38,9 @@ fn of_request(error: &RequestError) -> Status {
         RequestError::MemberNotLearner => Error::MemberNotLearner.into(),
         RequestError::TooManyLearners => Error::TooManyLearners.into(),
         RequestError::AuthNotEnabled => Error::AuthNotEnabled.into(),
-        RequestError::UnknownPublisher | RequestError::Unsupported => Status::new(Code::Unknown, error.to_string()),
+        RequestError::UnknownPublisher | RequestError::Unsupported => {
+            Status::new(Code::Unknown, error.to_string())
+        }
     }
 }
 

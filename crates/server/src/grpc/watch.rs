@@ -201,7 +201,8 @@ impl tower_service::Service<http::Request<Body>> for Watches {
         let service = self.clone();
         Box::pin(async move {
             if request.uri().path() != WATCH_PATH {
-                return Ok(Status::unimplemented("unknown method for service etcdserverpb.Watch").into_http());
+                return Ok(Status::unimplemented("unknown method for service etcdserverpb.Watch")
+                    .into_http());
             }
             let codec = RawCodec::<Reply<WatchResponse>, WatchRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(service.bytes_max);

@@ -1,0 +1,170 @@
+//! The JSON gateway: `POST /v3/...` with JSON for those who do not speak gRPC.
+//!
+//! It is a client of the services in this process: a body's JSON becomes the bytes of a request, which go to the same
+//! routes that the network's gRPC calls go to, and the answer's bytes become JSON. So whatever stands before a service
+//! (size limits, checks, errors) holds here too, and a service needs nothing to be reachable by JSON but a line in
+//! [`routes`]. Messages are handled by their descriptors ([`messages`]), none by its Rust type.
+//!
+//! ```text
+//! HTTP body ─► scan ─► one JSON value ─► messages ─► request's bytes ─► grpc routes
+//!                                                                          │
+//! HTTP body ◄── one JSON value, or a line for each ◄── messages ◄── answer's bytes
+//! ```
+//!
+//! A stream's requests are read while its answers are written, so that a client may hold the body open and go on asking.
+//! All calls together count as one gRPC connection: `--max-concurrent-streams` bounds them, and the next one waits.
+//!
+//! Upstream: grpc-gateway v2 as etcd 3.6 sets it up (server/embed/serve.go). Differs: an error body has the `error` of
+//! gateway v1 beside the keys of v2, and texts for values that do not fit their field are serde's. Absent: websockets.
+
+mod codec;
+mod errors;
+mod headers;
+mod messages;
+mod requests;
+mod responses;
+mod routes;
+mod scan;
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderName, Method};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+use tokio_stream::StreamExt as _;
+use tonic::client::Grpc;
+use tonic::service::Routes;
+use tonic::{Code, Status};
+
+use codec::EncodedMessages;
+use requests::Requests;
+use responses::Lines;
+use routes::Call;
+
+use crate::config::Config;
+
+/// Header that every answer of a service has, and errors do not.
+const ANSWERED: (HeaderName, &str) = (HeaderName::from_static("grpc-metadata-content-type"), "application/grpc");
+
+/// The gateway of one member.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    calls: HashMap<&'static str, Call>,
+    services: Routes,
+    /// Longest JSON value that is read.
+    value_bytes_max: usize,
+    /// Calls that may be under way.
+    vacancies: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// A gateway to these services, which take messages of at most `message_bytes_max`.
+    pub(crate) fn new(services: &Routes, message_bytes_max: usize, config: &Config) -> Self {
+        let streams = usize::try_from(config.max_concurrent_streams).unwrap_or(usize::MAX);
+        Self {
+            calls: routes::calls(),
+            services: services.clone(),
+            // Base64 makes a third more of a message, and the rest of JSON is little beside the largest of them. Whether
+            // the message is too large is for the service to say.
+            value_bytes_max: message_bytes_max.saturating_mul(2),
+            vacancies: Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))),
+        }
+    }
+
+    /// Answers a request to a path under `/v3/`.
+    pub(crate) async fn answer(&self, path: &str, request: Request) -> Response {
+        let Some(call) = self.calls.get(path) else { return errors::response(&Status::not_found("Not Found")) };
+        if request.method() != Method::POST {
+            return errors::response(&Status::unimplemented("Method Not Allowed"));
+        }
+        let (head, body) = request.into_parts();
+        self.forward(call, &head.headers, body).await.unwrap_or_else(|status| errors::response(&status))
+    }
+
+    async fn forward(&self, call: &Call, headers: &HeaderMap, body: Body) -> Result<Response, Status> {
+        let deadline = headers::deadline(headers)?;
+        let requests = Requests::new(body, call.request.clone(), self.value_bytes_max);
+        until(deadline, async {
+            if call.streams_answers {
+                self.forward_stream(call, headers, requests, deadline).await
+            } else {
+                self.forward_one(call, headers, requests).await
+            }
+        })
+        .await
+    }
+
+    async fn forward_one(&self, call: &Call, headers: &HeaderMap, requests: Requests) -> Result<Response, Status> {
+        let request = headers::with_metadata(headers, only_one(requests).await?);
+        let _vacancy = self.vacancies.acquire().await.map_err(|_| gone())?;
+        let answer = self.client().unary(request, call.grpc_path.clone(), EncodedMessages).await?;
+        let json = messages::to_json(&call.response, answer.into_inner())?;
+        Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], json).into_response())
+    }
+
+    async fn forward_stream(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        requests: Requests,
+        deadline: Option<Instant>,
+    ) -> Result<Response, Status> {
+        let (mut client, path) = (self.client(), call.grpc_path.clone());
+        let (vacancy, answers) = if call.streams_requests {
+            let vacancy = Arc::clone(&self.vacancies).acquire_owned().await.map_err(|_| gone())?;
+            // Malformed JSON is the end of what is asked, as etcd has it; what was asked before goes on.
+            let requests = headers::with_metadata(headers, requests.map_while(Result::ok));
+            (vacancy, client.streaming(requests, path, EncodedMessages).await?)
+        } else {
+            let request = headers::with_metadata(headers, only_one(requests).await?);
+            let vacancy = Arc::clone(&self.vacancies).acquire_owned().await.map_err(|_| gone())?;
+            (vacancy, client.server_streaming(request, path, EncodedMessages).await?)
+        };
+        let mut answers = answers.into_inner();
+        // The status line waits for the first answer: an error that comes instead of it has a status of its own.
+        match answers.message().await {
+            Ok(first) => {
+                let lines = Lines::new(first, answers, call.response.clone(), deadline, vacancy);
+                Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines)).into_response())
+            }
+            Err(status) => Ok(errors::stream_response(&status)),
+        }
+    }
+
+    /// Answers may be of any size: their bounds are the services' own.
+    fn client(&self) -> Grpc<Routes> {
+        Grpc::new(self.services.clone()).max_decoding_message_size(usize::MAX)
+    }
+}
+
+/// The body's first message; an empty body is an empty message. What follows is not looked at.
+async fn only_one(mut requests: Requests) -> Result<Bytes, Status> {
+    requests.next().await.unwrap_or(Ok(Bytes::new()))
+}
+
+async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+    match deadline {
+        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late())),
+        None => work.await,
+    }
+}
+
+/// Go's words for a deadline that has passed.
+fn too_late() -> Status {
+    Status::new(Code::DeadlineExceeded, "context deadline exceeded")
+}
+
+/// Nobody closes the semaphore; if somebody did, it would be because the member stops.
+fn gone() -> Status {
+    rpc::errors::Error::Stopped.into()
+}
+
+#[cfg(test)]
+mod tests;
