@@ -2,13 +2,17 @@
 //!
 //! Messages go to `crates/proto/src/gen` (no tonic there), services to `crates/rpc/src/gen`, whose stubs name the
 //! messages of `proto` through `extern_path`. The output is checked in, so that a build needs none of this.
+//!
+//! For the JSON gateway there is also a set of descriptors, `crates/rpc/src/gen/api.binpb`. Its fields have etcd's own
+//! names (`ID`, `peerURLs`), which Rust's and prost's conventions keep out of the code.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use protox::prost_reflect::prost_types::FileDescriptorSet;
+use protox::file::{File, FileResolver, IncludeFileResolver};
+use protox::prost_reflect::prost_types::{DescriptorProto, FileDescriptorSet};
 
 /// Files of `crates/proto/proto`, one line for each package.
 const PROTO_FILES: &[&str] = &[
@@ -29,7 +33,14 @@ const PROTO_FILES: &[&str] = &[
 /// Packages whose messages live in `proto`, and which `rpc` therefore only refers to.
 const PROTO_PACKAGES: &[&str] = &["authpb", "etcdserverpb", "mvccpb", "v3electionpb", "v3lockpb"];
 
-/// What to do with the generated text.
+/// The files with services of the client port; what they import comes with them.
+const API_FILES: &[&str] =
+    &["etcdserverpb/rpc.proto", "v3electionpb/v3election.proto", "v3lockpb/v3lock.proto"];
+
+/// Generated files by name.
+type Generated = BTreeMap<String, Vec<u8>>;
+
+/// What to do with the generated files.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     /// Replace what is checked in.
@@ -53,7 +64,8 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<()> {
     let mut stubs = generate(|out| generate_services(out, api.clone()))?;
     stubs.extend(generate(|out| generate_services(out, health.clone()))?);
     // prost opens a file for every package, also for those that have nothing but messages of `proto`.
-    stubs.retain(|_, text| text.contains("pub mod"));
+    stubs.retain(|_, text| text.windows(7).any(|window| window == b"pub mod"));
+    stubs.insert("api.binpb".to_owned(), api_descriptors(&proto_include)?);
 
     let mut differences = Vec::new();
     differences.extend(settle(&root.join("crates/proto/src/gen"), &messages, mode)?);
@@ -89,23 +101,58 @@ fn generate_services(out: &Path, set: FileDescriptorSet) -> Result<()> {
     builder.compile_fds(set).context("generate services")
 }
 
-/// Runs a generator in an empty folder and returns the text of each file that it made.
-fn generate(make: impl FnOnce(&Path) -> Result<()>) -> Result<BTreeMap<String, String>> {
+/// The encoded descriptors of the public services, under etcd's names.
+fn api_descriptors(include: &Path) -> Result<Vec<u8>> {
+    let resolver = EtcdNames(IncludeFileResolver::new(include.to_owned()));
+    let mut compiler = protox::Compiler::with_file_resolver(resolver);
+    compiler.include_imports(true);
+    compiler.open_files(API_FILES).context("compile crates/proto/proto under etcd's names")?;
+    Ok(compiler.encode_file_descriptor_set())
+}
+
+/// Opens files with each field under its `json_name`, where the file gives one: that is etcd's name of it.
+struct EtcdNames(IncludeFileResolver);
+
+impl FileResolver for EtcdNames {
+    fn resolve_path(&self, path: &Path) -> Option<String> {
+        self.0.resolve_path(path)
+    }
+
+    fn open_file(&self, name: &str) -> Result<File, protox::Error> {
+        let mut file = self.0.open_file(name)?.file_descriptor_proto().clone();
+        // Positions in the source would be most of the set.
+        file.source_code_info = None;
+        file.message_type.iter_mut().for_each(rename_fields);
+        Ok(File::from_file_descriptor_proto(file))
+    }
+}
+
+fn rename_fields(message: &mut DescriptorProto) {
+    for field in &mut message.field {
+        // Without one, the compiler derives the lowerCamelCase that protobuf's JSON also takes.
+        if let Some(etcd_name) = field.json_name.take() {
+            field.name = Some(etcd_name);
+        }
+    }
+    message.nested_type.iter_mut().for_each(rename_fields);
+}
+
+/// Runs a generator in an empty folder and returns what each file holds that it made.
+fn generate(make: impl FnOnce(&Path) -> Result<()>) -> Result<Generated> {
     let out = tempfile::tempdir().context("make a folder for generated code")?;
     make(out.path())?;
-    let mut files = BTreeMap::new();
+    let mut files = Generated::new();
     for entry in fs::read_dir(out.path())? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
-        let text =
-            fs::read_to_string(entry.path()).with_context(|| format!("read generated {name}"))?;
+        let text = fs::read(entry.path()).with_context(|| format!("read generated {name}"))?;
         files.insert(name, text);
     }
     Ok(files)
 }
 
 /// Compares `files` with the folder `target`, and in [`Mode::Write`] makes them equal. Returns what differed.
-fn settle(target: &Path, files: &BTreeMap<String, String>, mode: Mode) -> Result<Vec<PathBuf>> {
+fn settle(target: &Path, files: &Generated, mode: Mode) -> Result<Vec<PathBuf>> {
     let mut differences = Vec::new();
     fs::create_dir_all(target)?;
     for entry in fs::read_dir(target)? {
@@ -121,7 +168,7 @@ fn settle(target: &Path, files: &BTreeMap<String, String>, mode: Mode) -> Result
     }
     for (name, text) in files {
         let path = target.join(name);
-        if fs::read_to_string(&path).ok().as_ref() != Some(text) {
+        if fs::read(&path).ok().as_ref() != Some(text) {
             if mode == Mode::Write {
                 fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
             }

@@ -1,7 +1,8 @@
 //! Which crate may use which: the picture in ARCHITECTURE.md, held against what cargo says.
 //!
-//! Arrows go one way only. A dependency that is not in the table fails here, and so does a crate that is not in it: adding a line
-//! means having a reason. Tests may use any crate, as long as nobody ends up testing with what depends on him.
+//! Arrows go one way only. A dependency that is not in the table fails here, and so does a crate that is not in it:
+//! adding a line means having a reason. Tests may use any crate, as long as nobody ends up testing with what depends
+//! on him.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

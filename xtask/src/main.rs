@@ -1,7 +1,7 @@
 //! Every chore of the project as `cargo xtask <task>`, with nothing to install.
 //!
-//! Tasks only read the tree unless their name says otherwise (`codegen`), and each has a form that fails on a difference,
-//! which is what CI runs.
+//! Tasks only read the tree unless their name says otherwise (`codegen`), and each has a form that fails on a
+//! difference, which is what CI runs.
 
 mod codegen;
 mod layers;

@@ -124,7 +124,9 @@ const FIGURES: &[(&str, &str)] = &[
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<()> {
     let rows: Vec<Row> = rows()
         .into_iter()
-        .filter(|row| arguments.rows.is_empty() || arguments.rows.iter().any(|part| row.name.contains(part)))
+        .filter(|row| {
+            arguments.rows.is_empty() || arguments.rows.iter().any(|part| row.name.contains(part))
+        })
         .collect();
     if arguments.list {
         for row in &rows {
@@ -134,7 +136,8 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<()> {
     }
     ensure!(!rows.is_empty(), "no row has such a name; --list shows them");
     let programs = [program(&arguments.reference)?, program(&arguments.subject)?];
-    let mut figures: Vec<[Vec<Figures>; 2]> = rows.iter().map(|_| [Vec::new(), Vec::new()]).collect();
+    let mut figures: Vec<[Vec<Figures>; 2]> =
+        rows.iter().map(|_| [Vec::new(), Vec::new()]).collect();
     for round in 0..arguments.rounds.max(arguments.load_rounds) {
         for (row, figures) in rows.iter().zip(&mut figures) {
             let rounds = match row.work {
@@ -157,7 +160,11 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<()> {
     let comparison = Comparison {
         reference: programs[0].0.clone(),
         subject: programs[1].0.clone(),
-        rows: rows.iter().zip(&figures).map(|(row, figures)| compare_row(&row.name, figures)).collect(),
+        rows: rows
+            .iter()
+            .zip(&figures)
+            .map(|(row, figures)| compare_row(&row.name, figures))
+            .collect(),
     };
     let json = serde_json::to_string_pretty(&comparison).context("encode the result")?;
     if let Some(path) = &arguments.out {
@@ -170,7 +177,8 @@ pub(crate) fn compare(arguments: &CompareArguments) -> Result<()> {
 /// Label and path of a server program.
 fn program(name: &str) -> Result<(String, PathBuf)> {
     let programs = match name {
-        "real" => programs::real().context("real etcd absent: run `cargo run -p testkit -- fetch-etcd`")?,
+        "real" => programs::real()
+            .context("real etcd absent: run `cargo run -p testkit -- fetch-etcd`")?,
         "ours" => programs::ours()?,
         path => {
             let path = PathBuf::from(path);
@@ -212,7 +220,11 @@ fn rows() -> Vec<Row> {
         let shape = Shape { clients, conns, key_space: 10_000, ..base.clone() };
         add(&format!("get-linearizable-{clients}"), Workload::Range, shape.clone());
         if clients == 64 {
-            add("get-serializable-64", Workload::Range, Shape { serializable: true, ..shape.clone() });
+            add(
+                "get-serializable-64",
+                Workload::Range,
+                Shape { serializable: true, ..shape.clone() },
+            );
             add("range100-linearizable-64", Workload::Range, Shape { keys: 100, ..shape.clone() });
             let serializable = Shape { keys: 100, serializable: true, ..shape.clone() };
             add("range100-serializable-64", Workload::Range, serializable);
@@ -220,7 +232,11 @@ fn rows() -> Vec<Row> {
     }
     add("txn-put-64", Workload::TxnPut, base.clone());
     add("mixed-64", Workload::Mixed, Shape { key_space: 10_000, ..base.clone() });
-    add("mixed-1000", Workload::Mixed, Shape { key_space: 10_000, clients: 1000, conns: 32, ..base.clone() });
+    add(
+        "mixed-1000",
+        Workload::Mixed,
+        Shape { key_space: 10_000, clients: 1000, conns: 32, ..base.clone() },
+    );
     add("lease-grant-64", Workload::LeaseGrant, base.clone());
     add("lease-keepalive-64", Workload::LeaseKeepalive, base.clone());
     add("watch-fan-out-1000", Workload::WatchFanOut, Shape { clients: 1, ..base.clone() });
@@ -230,7 +246,10 @@ fn rows() -> Vec<Row> {
 }
 
 fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Figures> {
-    let folder = tempfile::Builder::new().prefix("bench-data-").tempdir_in(&arguments.folder).context("make a folder")?;
+    let folder = tempfile::Builder::new()
+        .prefix("bench-data-")
+        .tempdir_in(&arguments.folder)
+        .context("make a folder")?;
     let mut options = Options::new(program, &folder.path().join("data"));
     options.flags.clone_from(&arguments.flags);
     // The load is more than the default quota of 2 GiB allows, in no row; a slow disk needs patience.
@@ -248,7 +267,8 @@ fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Fi
                 total: None,
                 has_progress: false,
             };
-            let outcome = in_runtime(*workload, shape, &plan, &member.endpoint(), Some(member.pid()))?;
+            let outcome =
+                in_runtime(*workload, shape, &plan, &member.endpoint(), Some(member.pid()))?;
             check_errors(&outcome)?;
             member.kill()?;
             Ok(figures_of(&outcome))
@@ -259,7 +279,12 @@ fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Fi
 
 fn check_errors(outcome: &Outcome) -> Result<()> {
     if outcome.errors > 0 || outcome.operations == 0 {
-        bail!("{} errors, {} operations: {:?}", outcome.errors, outcome.operations, outcome.first_error);
+        bail!(
+            "{} errors, {} operations: {:?}",
+            outcome.errors,
+            outcome.operations,
+            outcome.first_error
+        );
     }
     Ok(())
 }
@@ -304,7 +329,8 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
         has_progress: false,
     };
     let member = Member::start(options)?;
-    let outcome = in_runtime(Workload::Fill, &shape, &plan, &member.endpoint(), Some(member.pid()))?;
+    let outcome =
+        in_runtime(Workload::Fill, &shape, &plan, &member.endpoint(), Some(member.pid()))?;
     check_errors(&outcome)?;
     let loaded = Process::new(member.pid()).sample()?;
     member.stop()?;
@@ -317,7 +343,10 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
     Ok(Figures::from([
         ("throughput", outcome.throughput * 100.0),
         ("cpu_ms", outcome.server.map_or(0.0, |server| server.cpu_seconds_per_1000 / 100.0)),
-        ("write_bytes", outcome.server.map_or(0.0, |server| server.write_bytes_per_operation / 100.0)),
+        (
+            "write_bytes",
+            outcome.server.map_or(0.0, |server| server.write_bytes_per_operation / 100.0),
+        ),
         ("rss_mib", loaded.rss_bytes as f64 / 1_048_576.0),
         ("ready_ms", ready.as_secs_f64() * 1000.0),
     ]))
@@ -326,11 +355,18 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
 fn compare_row(name: &str, figures: &[Vec<Figures>; 2]) -> ComparedRow {
     let mut out = BTreeMap::new();
     for (key, _) in FIGURES {
-        let rounds = |side: usize| figures[side].iter().filter_map(|figures| figures.get(key).copied()).collect();
+        let rounds = |side: usize| {
+            figures[side].iter().filter_map(|figures| figures.get(key).copied()).collect()
+        };
         let (reference_rounds, subject_rounds): (Vec<f64>, Vec<f64>) = (rounds(0), rounds(1));
-        if let (Some(reference), Some(subject)) = (median(&reference_rounds), median(&subject_rounds)) {
+        if let (Some(reference), Some(subject)) =
+            (median(&reference_rounds), median(&subject_rounds))
+        {
             let ratio = subject / reference;
-            out.insert(*key, Compared { reference, subject, ratio, reference_rounds, subject_rounds });
+            out.insert(
+                *key,
+                Compared { reference, subject, ratio, reference_rounds, subject_rounds },
+            );
         }
     }
     ComparedRow { row: name.to_owned(), figures: out }
@@ -369,7 +405,8 @@ fn short(value: f64) -> String {
 
 /// A Markdown table: each figure as `reference → subject (ratio)`.
 fn table(comparison: &Comparison) -> String {
-    let mut out = format!("{} → {} (ratio of medians)\n\n| row |", comparison.reference, comparison.subject);
+    let mut out =
+        format!("{} → {} (ratio of medians)\n\n| row |", comparison.reference, comparison.subject);
     for (_, heading) in FIGURES {
         let _ = write!(out, " {heading} |");
     }

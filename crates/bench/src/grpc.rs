@@ -59,7 +59,8 @@ impl Connection {
     /// Connects to `host:port`. Must be called inside a `LocalSet`: the connection is driven by a local task.
     pub(crate) async fn open(address: &str) -> anyhow::Result<Self> {
         use anyhow::Context;
-        let socket = TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
+        let socket =
+            TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         socket.set_nodelay(true).context("set TCP_NODELAY")?;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
@@ -81,12 +82,19 @@ impl Connection {
 
     /// Prepares a method's address.
     pub(crate) fn method(&self, path: &'static str) -> Target {
-        let uri = Uri::builder().scheme("http").authority(self.authority.as_str()).path_and_query(path).build();
+        let uri = Uri::builder()
+            .scheme("http")
+            .authority(self.authority.as_str())
+            .path_and_query(path)
+            .build();
         // Both parts are written in this program.
         Target(uri.unwrap_or_default())
     }
 
-    async fn start(&self, method: &Target) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), CallError> {
+    async fn start(
+        &self,
+        method: &Target,
+    ) -> Result<(h2::client::ResponseFuture, SendStream<Bytes>), CallError> {
         let mut request = Request::new(());
         *request.method_mut() = Method::POST;
         *request.version_mut() = Version::HTTP_2;
@@ -103,7 +111,8 @@ impl Connection {
         body.send_data(framed, true)?;
         let response = response.await?;
         check_status(response.headers())?;
-        let mut incoming = Incoming { body: response.into_body(), buffer: BytesMut::new(), whole: None };
+        let mut incoming =
+            Incoming { body: response.into_body(), buffer: BytesMut::new(), whole: None };
         let message = incoming.next().await?;
         // The status comes in the trailers, after the message.
         while let Some(data) = incoming.body.data().await {
@@ -117,12 +126,17 @@ impl Connection {
     }
 
     /// Opens a stream with its first message.
-    pub(crate) async fn stream(&self, method: &Target, first: Bytes) -> Result<(Outgoing, Incoming), CallError> {
+    pub(crate) async fn stream(
+        &self,
+        method: &Target,
+        first: Bytes,
+    ) -> Result<(Outgoing, Incoming), CallError> {
         let (response, mut body) = self.start(method).await?;
         body.send_data(first, false)?;
         let response = response.await?;
         check_status(response.headers())?;
-        let incoming = Incoming { body: response.into_body(), buffer: BytesMut::new(), whole: None };
+        let incoming =
+            Incoming { body: response.into_body(), buffer: BytesMut::new(), whole: None };
         Ok((Outgoing { body }, incoming))
     }
 }
@@ -185,7 +199,8 @@ impl Incoming {
 /// The length of the message at the front, if all of it is there.
 fn message_len(data: &[u8]) -> Option<usize> {
     let prefix: &[u8; PREFIX_BYTES] = data.first_chunk()?;
-    let len = usize::try_from(u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]])).ok()?;
+    let len =
+        usize::try_from(u32::from_be_bytes([prefix[1], prefix[2], prefix[3], prefix[4]])).ok()?;
     (data.len() >= PREFIX_BYTES + len).then_some(len)
 }
 
@@ -196,7 +211,11 @@ fn check_status(headers: &HeaderMap) -> Result<(), CallError> {
     if code == 0 {
         return Ok(());
     }
-    let message = headers.get("grpc-message").and_then(|text| text.to_str().ok()).unwrap_or_default().to_owned();
+    let message = headers
+        .get("grpc-message")
+        .and_then(|text| text.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     Err(CallError::Status { code, message })
 }
 

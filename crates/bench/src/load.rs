@@ -128,7 +128,9 @@ where
         start,
         measured_from: start + warmup,
         measured_until: Cell::new(start + warmup + plan.duration),
-        latencies: RefCell::new(Histogram::new_with_bounds(1, LATENCY_MAX, 3).context("make a histogram")?),
+        latencies: RefCell::new(
+            Histogram::new_with_bounds(1, LATENCY_MAX, 3).context("make a histogram")?,
+        ),
         operations: Cell::new(0),
         done: Cell::new(0),
         errors: Cell::new(0),
@@ -138,7 +140,8 @@ where
     let tickets = Rc::new(Tickets::new(plan, &meter));
     let callers: Vec<_> = (0..plan.clients)
         .map(|caller| {
-            let (meter, operation, tickets) = (Rc::clone(&meter), Rc::clone(&operation), Rc::clone(&tickets));
+            let (meter, operation, tickets) =
+                (Rc::clone(&meter), Rc::clone(&operation), Rc::clone(&tickets));
             tokio::task::spawn_local(async move {
                 while let Some(intended) = tickets.next().await {
                     match operation(caller, Rc::clone(&meter)).await {
@@ -154,7 +157,9 @@ where
             })
         })
         .collect();
-    let progress = plan.has_progress.then(|| tokio::task::spawn_local(show_progress(plan.clone(), Rc::clone(&meter))));
+    let progress = plan
+        .has_progress
+        .then(|| tokio::task::spawn_local(show_progress(plan.clone(), Rc::clone(&meter))));
     tokio::time::sleep_until(meter.measured_from.into()).await;
     let before = server.map(Process::sample).transpose()?;
     let mut drained = Box::pin(async move {
@@ -183,7 +188,14 @@ where
     }
     let latencies = meter.latencies.borrow().clone();
     let first_error = meter.first_error.borrow().clone();
-    Ok(Measured { latencies, operations, errors: meter.errors.get(), first_error, elapsed, server: before.zip(after) })
+    Ok(Measured {
+        latencies,
+        operations,
+        errors: meter.errors.get(),
+        first_error,
+        elapsed,
+        server: before.zip(after),
+    })
 }
 
 /// Hands out the moments at which operations are to begin.
@@ -197,7 +209,10 @@ enum Tickets {
 impl Tickets {
     fn new(plan: &Plan, meter: &Rc<Meter>) -> Self {
         let Some(rate) = plan.rate else {
-            return Self::Closed { left: Cell::new(plan.total.unwrap_or(u64::MAX)), meter: Rc::clone(meter) };
+            return Self::Closed {
+                left: Cell::new(plan.total.unwrap_or(u64::MAX)),
+                meter: Rc::clone(meter),
+            };
         };
         let (sender, receiver) = mpsc::unbounded_channel();
         let (start, until) = (meter.start, meter.measured_until.get());
@@ -247,7 +262,11 @@ async fn show_progress(plan: Plan, meter: Rc<Meter>) {
         tokio::time::sleep(PROGRESS_INTERVAL).await;
         let done = meter.done.get();
         let elapsed = meter.start.elapsed();
-        let position = if plan.total.is_some() { done } else { u64::try_from(elapsed.as_millis()).unwrap_or(0) };
+        let position = if plan.total.is_some() {
+            done
+        } else {
+            u64::try_from(elapsed.as_millis()).unwrap_or(0)
+        };
         bar.set_position(position);
         // Counts far below 2^52.
         let rate = (done - last.1) as f64 / last.0.elapsed().as_secs_f64();

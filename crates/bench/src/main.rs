@@ -21,6 +21,7 @@ mod process;
 mod report;
 mod workload;
 
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -92,8 +93,18 @@ struct RunArguments {
     shape: Shape,
 }
 
-fn main() -> Result<()> {
-    let (workload, arguments) = match Arguments::parse().command {
+fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> Result<()> {
+    let (workload, arguments) = match command {
         Command::Put(arguments) => (Workload::Put, arguments),
         Command::TxnPut(arguments) => (Workload::TxnPut, arguments),
         Command::Range(arguments) => (Workload::Range, arguments),
@@ -106,7 +117,11 @@ fn main() -> Result<()> {
         Command::Compare(arguments) => return compare::compare(&arguments),
     };
     // A run with a fixed number of operations ends with them, however long they take.
-    let seconds = if arguments.total.is_some() || workload == Workload::Fill { 86_400.0 } else { arguments.seconds };
+    let seconds = if arguments.total.is_some() || workload == Workload::Fill {
+        86_400.0
+    } else {
+        arguments.seconds
+    };
     let plan = Plan {
         clients: arguments.shape.clients,
         warmup: Duration::from_secs_f64(arguments.warmup),
@@ -115,7 +130,8 @@ fn main() -> Result<()> {
         total: arguments.total,
         has_progress: true,
     };
-    let outcome = in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, arguments.pid)?;
+    let outcome =
+        in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, arguments.pid)?;
     if arguments.json {
         report::print_line(&serde_json::to_string_pretty(&outcome).context("encode the result")?);
     } else {
@@ -125,11 +141,18 @@ fn main() -> Result<()> {
 }
 
 /// Runs one workload on a runtime of its own.
-fn in_runtime(workload: Workload, shape: &Shape, plan: &Plan, address: &str, pid: Option<u32>) -> Result<Outcome> {
+fn in_runtime(
+    workload: Workload,
+    shape: &Shape,
+    plan: &Plan,
+    address: &str,
+    pid: Option<u32>,
+) -> Result<Outcome> {
     let server = pid.map(Process::new);
     let runtime = runtime()?;
     let local = tokio::task::LocalSet::new();
-    let measured = local.block_on(&runtime, workload::run(workload, shape, plan, address, server.as_ref()))?;
+    let measured =
+        local.block_on(&runtime, workload::run(workload, shape, plan, address, server.as_ref()))?;
     let name = clap::ValueEnum::to_possible_value(&workload);
     let name = name.map(|value| value.get_name().to_owned()).unwrap_or_default();
     Ok(Outcome::new(&name, plan.clients, &measured))
@@ -141,7 +164,10 @@ fn wait_for_answer(address: &str, limit: Duration) -> Result<()> {
     let deadline = Instant::now() + limit;
     let local = tokio::task::LocalSet::new();
     local.block_on(&runtime, async {
-        let request = proto::etcdserverpb::RangeRequest { key: Bytes::from_static(b"k"), ..Default::default() };
+        let request = proto::etcdserverpb::RangeRequest {
+            key: Bytes::from_static(b"k"),
+            ..Default::default()
+        };
         let request = grpc::frame(&request);
         while Instant::now() < deadline {
             if let Ok(connection) = grpc::Connection::open(address).await {

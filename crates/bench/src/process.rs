@@ -40,7 +40,9 @@ impl Process {
         let ticks = cpu_ticks(&stat).context("parse /proc/PID/stat")?;
         let io = read("io")?;
         let status = read("status")?;
-        let kib = |key| field(&status, key).map(|kib| kib * 1024).with_context(|| format!("{key} is missing"));
+        let kib = |key| {
+            field(&status, key).map(|kib| kib * 1024).with_context(|| format!("{key} is missing"))
+        };
         Ok(Sample {
             // Seconds and bytes far below 2^52: the conversion is exact.
             cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,

@@ -88,7 +88,12 @@ impl Outcome {
         let _ = writeln!(
             out,
             "{}: {} operations in {:.2} s, {:.0}/s, {} clients, {} errors",
-            self.workload, self.operations, self.seconds, self.throughput, self.clients, self.errors
+            self.workload,
+            self.operations,
+            self.seconds,
+            self.throughput,
+            self.clients,
+            self.errors
         );
         if let Some(error) = &self.first_error {
             let _ = writeln!(out, "  first error: {error}");

@@ -8,9 +8,9 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use clap::ValueEnum;
+use prost::Message;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
-use prost::Message;
 use testkit::random::Random;
 use tokio::sync::Notify;
 
@@ -106,7 +106,10 @@ pub(crate) async fn run(
     address: &str,
     server: Option<&Process>,
 ) -> Result<Measured> {
-    ensure!(shape.conns > 0 && shape.clients > 0 && shape.key_space > 0, "conns, clients and key-space start at 1");
+    ensure!(
+        shape.conns > 0 && shape.clients > 0 && shape.key_space > 0,
+        "conns, clients and key-space start at 1"
+    );
     let bench = Rc::new(Bench::open(shape, address).await?);
     match workload {
         Workload::Put => put(bench, plan, server).await,
@@ -141,8 +144,17 @@ impl Bench {
         }
         let mut random = Random::new(shape.seed);
         // Random bytes: a server that compressed would gain nothing.
-        let value = (0..shape.val_size).map(|_| random.next().to_le_bytes()[0]).collect::<Vec<u8>>().into();
-        Ok(Self { shape: shape.clone(), connections, value, random: RefCell::new(random), next: Cell::new(0) })
+        let value = (0..shape.val_size)
+            .map(|_| random.number().to_le_bytes()[0])
+            .collect::<Vec<u8>>()
+            .into();
+        Ok(Self {
+            shape: shape.clone(),
+            connections,
+            value,
+            random: RefCell::new(random),
+            next: Cell::new(0),
+        })
     }
 
     fn connection(&self, caller: usize) -> &Connection {
@@ -184,7 +196,10 @@ impl Bench {
         while index < count {
             let end = count.min(index + u64::try_from(PREFILL_BATCH)?);
             let request = frame(&self.put_txn(index..end));
-            self.connections[0].unary(&target, request).await.context("put the keys that are to be read")?;
+            self.connections[0]
+                .unary(&target, request)
+                .await
+                .context("put the keys that are to be read")?;
             index = end;
         }
         Ok(())
@@ -221,7 +236,12 @@ async fn txn_put(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Res
 }
 
 /// Ranges, mixed with puts unless the share of reads is 1.
-async fn range(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, share: f64) -> Result<Measured> {
+async fn range(
+    bench: Rc<Bench>,
+    plan: &Plan,
+    server: Option<&Process>,
+    share: f64,
+) -> Result<Measured> {
     let (range, put) = (bench.target(RANGE), bench.target(PUT));
     let keys = bench.shape.keys;
     bench.prefill(bench.shape.key_space + keys).await?;
@@ -232,7 +252,8 @@ async fn range(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, share: f
         async move {
             let index = bench.next_index();
             // 53 bits are what a float holds exactly.
-            let is_read = (bench.random.borrow_mut().next() >> 11) as f64 / ((1_u64 << 53) as f64) < share;
+            let is_read =
+                (bench.random.borrow_mut().number() >> 11) as f64 / ((1_u64 << 53) as f64) < share;
             if !is_read {
                 let request = frame(&bench.put_request(index));
                 bench.connection(caller).unary(&put, request).await?;
@@ -240,7 +261,12 @@ async fn range(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, share: f
             }
             let range_end = if keys == 1 { Bytes::new() } else { bench.key(index + keys) };
             let serializable = bench.shape.serializable;
-            let request = pb::RangeRequest { key: bench.key(index), range_end, serializable, ..Default::default() };
+            let request = pb::RangeRequest {
+                key: bench.key(index),
+                range_end,
+                serializable,
+                ..Default::default()
+            };
             let answer = bench.connection(caller).unary(&range, frame(&request)).await?;
             ensure!(answer.len() >= bytes_min, "an answer of {} bytes lacks keys", answer.len());
             Ok(())
@@ -262,7 +288,11 @@ async fn lease_grant(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) ->
     .await
 }
 
-async fn lease_keepalive(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {
+async fn lease_keepalive(
+    bench: Rc<Bench>,
+    plan: &Plan,
+    server: Option<&Process>,
+) -> Result<Measured> {
     struct Kept {
         request: Bytes,
         outgoing: Outgoing,
@@ -272,7 +302,8 @@ async fn lease_keepalive(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>
     let mut kept = Vec::new();
     for caller in 0..plan.clients {
         let request = frame(&pb::LeaseGrantRequest { ttl: LEASE_TTL, id: 0 });
-        let answer = bench.connection(caller).unary(&grant, request).await.context("grant a lease")?;
+        let answer =
+            bench.connection(caller).unary(&grant, request).await.context("grant a lease")?;
         let id = pb::LeaseGrantResponse::decode(answer).context("decode the grant")?.id;
         let request = frame(&pb::LeaseKeepAliveRequest { id });
         let opened = bench.connection(caller).stream(&keep_alive, request.clone()).await;
@@ -310,16 +341,23 @@ struct Delivery {
     all: Rc<Notify>,
 }
 
-async fn watch(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, keys: u64) -> Result<Measured> {
+async fn watch(
+    bench: Rc<Bench>,
+    plan: &Plan,
+    server: Option<&Process>,
+    keys: u64,
+) -> Result<Measured> {
     ensure!(bench.shape.val_size >= 8, "a watched value has at least 8 bytes");
-    let deliveries = Rc::new(Deliveries { under_way: RefCell::new(HashMap::new()), next: Cell::new(0) });
+    let deliveries =
+        Rc::new(Deliveries { under_way: RefCell::new(HashMap::new()), next: Cell::new(0) });
     let meter_cell: Rc<RefCell<Option<Rc<Meter>>>> = Rc::default();
     let watchers = bench.shape.watchers;
     let streams = bench.shape.streams.clamp(1, watchers.max(1));
     let target = bench.target(WATCH);
     for stream in 0..streams {
         let own = (stream..watchers).step_by(streams);
-        let creates: Vec<Bytes> = own.map(|index| create_watch(&bench, index as u64 % keys)).collect();
+        let creates: Vec<Bytes> =
+            own.map(|index| create_watch(&bench, index as u64 % keys)).collect();
         let first = creates.first().context("no watchers")?.clone();
         let (mut outgoing, mut incoming) =
             bench.connection(stream).stream(&target, first).await.context("open a watch stream")?;
@@ -327,9 +365,14 @@ async fn watch(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, keys: u6
             outgoing.send(create.clone()).context("create a watch")?;
         }
         for _ in &creates {
-            let answer = incoming.next().await.context("create a watch")?.context("the stream ended")?;
+            let answer =
+                incoming.next().await.context("create a watch")?.context("the stream ended")?;
             let answer = pb::WatchResponse::decode(answer).context("decode the answer")?;
-            ensure!(answer.created && !answer.canceled, "a watch was refused: {}", answer.cancel_reason);
+            ensure!(
+                answer.created && !answer.canceled,
+                "a watch was refused: {}",
+                answer.cancel_reason
+            );
         }
         let (deliveries, meter_cell) = (Rc::clone(&deliveries), Rc::clone(&meter_cell));
         tokio::task::spawn_local(async move {
@@ -359,7 +402,8 @@ async fn watch(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, keys: u6
             let index = bench.random.borrow_mut().below(keys);
             let mut value = bench.value.to_vec();
             value[..8].copy_from_slice(&number.to_be_bytes());
-            let request = pb::PutRequest { key: bench.key(index), value: value.into(), ..Default::default() };
+            let request =
+                pb::PutRequest { key: bench.key(index), value: value.into(), ..Default::default() };
             bench.connection(caller).unary(&put, frame(&request)).await?;
             all.notified().await;
             Ok(())
@@ -370,7 +414,11 @@ async fn watch(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>, keys: u6
 
 impl Deliveries {
     fn arrived(&self, event: &proto::mvccpb::Event, meter: &Meter) {
-        let number = event.kv.as_ref().and_then(|kv| kv.value.first_chunk()).map(|bytes| u64::from_be_bytes(*bytes));
+        let number = event
+            .kv
+            .as_ref()
+            .and_then(|kv| kv.value.first_chunk())
+            .map(|bytes| u64::from_be_bytes(*bytes));
         let Some(number) = number else { return };
         let mut under_way = self.under_way.borrow_mut();
         let Some(delivery) = under_way.get_mut(&number) else { return };
@@ -385,7 +433,9 @@ impl Deliveries {
 
 fn create_watch(bench: &Bench, index: u64) -> Bytes {
     let create = pb::WatchCreateRequest { key: bench.key(index), ..Default::default() };
-    frame(&pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) })
+    frame(&pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    })
 }
 
 async fn fill(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {

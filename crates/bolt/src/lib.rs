@@ -31,6 +31,8 @@ mod db;
 mod error;
 mod free;
 mod freelist;
+#[doc(hidden)]
+pub mod fuzz;
 mod meta;
 mod page;
 mod snapshot;

@@ -2,10 +2,8 @@
 #![allow(clippy::unwrap_used, reason = "a step that fails fails the test")]
 
 mod common;
-#[path = "common/hostile.rs"]
-mod hostile;
 
-use bolt::{Db, Error, Options};
+use bolt::{Db, Error, Options, fuzz};
 use common::Random;
 use vfs::OpenMode;
 use vfs::sim::SimDisk;
@@ -17,7 +15,7 @@ fn rounds(default: usize) -> usize {
 #[test]
 fn damaged_files_never_panic() {
     for (page_size, sync_freelist) in [(512, true), (1024, false), (4096, true)] {
-        let base = hostile::base(page_size, sync_freelist);
+        let base = fuzz::sound_file(page_size, sync_freelist);
         let size = usize::try_from(page_size).unwrap();
         let mut random = Random(u64::from(page_size));
         for _ in 0..rounds(700) {
@@ -36,20 +34,35 @@ fn damaged_files_never_panic() {
                     .extend_from_slice(&u32::try_from(page * size + within).unwrap().to_le_bytes());
                 script.push(value);
             }
-            hostile::damaged(&base, size, &script);
+            fuzz::damage(&base, size, &script);
         }
     }
 }
 
 #[test]
+fn corpus_is_replayed() {
+    let corpus = format!("{}/../../fuzz/corpus", env!("CARGO_MANIFEST_DIR"));
+    for (name, body) in
+        [("bolt_open", fuzz::bolt_open as fn(&[u8])), ("bolt_damage", fuzz::bolt_damage)]
+    {
+        let mut count = 0;
+        for entry in std::fs::read_dir(format!("{corpus}/{name}")).unwrap() {
+            body(&std::fs::read(entry.unwrap().path()).unwrap());
+            count += 1;
+        }
+        assert!(count > 0, "{name} has seeds");
+    }
+}
+
+#[test]
 fn cut_off_files_never_panic() {
-    let base = hostile::base(512, true);
+    let base = fuzz::sound_file(512, true);
     let mut random = Random(4);
     for _ in 0..rounds(200) {
-        hostile::any_bytes(&base[..random.below(base.len())]);
+        fuzz::bolt_open(&base[..random.below(base.len())]);
     }
-    hostile::any_bytes(&[]);
-    hostile::any_bytes(&[0xff; 9000]);
+    fuzz::bolt_open(&[]);
+    fuzz::bolt_open(&[0xff; 9000]);
 }
 
 fn open(data: &[u8], read_only: bool) -> Result<Db, Error> {
@@ -71,7 +84,7 @@ fn corrupt(result: Result<Db, Error>) -> (u64, u64, String) {
 /// A tree with a loop in it: a branch whose child is itself. etcd issue 20271 is of this kind.
 #[test]
 fn loop_in_a_tree_is_named() {
-    let mut base = hostile::base(1024, false);
+    let mut base = fuzz::sound_file(1024, false);
     // The last one: earlier ones may be of states that are gone.
     let branch = (2..base.len() / 1024)
         .rev()
@@ -109,7 +122,7 @@ fn loop_in_a_tree_is_named() {
 
 #[test]
 fn messages_name_the_damage() {
-    let base = hostile::base(1024, false);
+    let base = fuzz::sound_file(1024, false);
     // Both metas gone.
     let mut data = base.clone();
     data[20] ^= 1;

@@ -1,6 +1,6 @@
 //! Help texts in etcdctl 3.5's layout.
 //!
-//! Columns are separated by tabs up to the next multiple of eight, so that they line up on any terminal: see [`align`].
+//! Columns are separated by tabs up to the next multiple of eight, so that they line up on any terminal: see `align`.
 //!
 //! Upstream: etcdctl/ctlv3/help.go (3.5). The wording is ours.
 

@@ -1,11 +1,12 @@
 //! Alarms that stand, and which requests they forbid.
 //!
-//! Rows are the alarms themselves (bucket `alarm`). Two kinds forbid requests: NOSPACE those that take space, CORRUPT nearly
-//! all; when both stand, CORRUPT counts.
+//! Rows are the alarms themselves (bucket `alarm`). Two kinds forbid requests: NOSPACE those that take space, CORRUPT
+//! nearly all; when both stand, CORRUPT counts.
 //!
-//! That follows from the stored alarms alone, as in etcd 3.6. 3.5 goes by the last alarm that was raised or cleared, and after
-//! a restart by what is stored: while alarms of both kinds stand, its members can disagree among themselves, depending on
-//! who was restarted. There is nothing to be equal to, so the rule that cannot diverge is used in every version.
+//! That follows from the stored alarms alone, as in etcd 3.6. 3.5 goes by the last alarm that was raised or cleared,
+//! and after a restart by what is stored: while alarms of both kinds stand, its members can disagree among
+//! themselves, depending on who was restarted. There is nothing to be equal to, so the rule that cannot diverge is
+//! used in every version.
 //!
 //! Upstream: `server/etcdserver/api/v3alarm/alarms.go`, `server/etcdserver/apply.go` (3.5.30, 3.6.14).
 

@@ -1,7 +1,7 @@
 //! The first entries of a new cluster's log.
 //!
-//! Every founding member writes the same ones on its own: a conf change for each member, in the order of ids, term 1, index 1
-//! and on. They count as committed.
+//! Every founding member writes the same ones on its own: a conf change for each member, in the order of ids, term 1,
+//! index 1 and on. They count as committed.
 //!
 //! Upstream: `server/etcdserver/bootstrap.go`, `raft.go` (3.5.30).
 

@@ -70,7 +70,8 @@ pub(crate) enum Decoded {
 
 /// Decodes a normal entry.
 ///
-/// A bare v2 request is told apart by failing as an [`InternalRaftRequest`]: its method stands where that has a message.
+/// A bare v2 request is told apart by failing as an [`InternalRaftRequest`]: its method stands where that has a
+/// message.
 pub(crate) fn decode_request(index: u64, bytes: Bytes) -> Result<Decoded, Fatal> {
     let error = match InternalRaftRequest::decode(bytes.clone()) {
         Ok(InternalRaftRequest { request: Some(Op::V2(v2)), .. }) => return Ok(Decoded::V2(v2)),

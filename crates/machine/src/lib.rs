@@ -10,13 +10,13 @@
 //!                    └── backend::Writer    rows, and the index of the entry that they stand for
 //! ```
 //!
-//! Owns everything that all members must agree on. Does not wait, does not reply, has no clock (`now` is a parameter), and starts
-//! nothing: what has to happen elsewhere comes back as an [`Effect`].
+//! Owns everything that all members must agree on. Does not wait, does not reply, has no clock (`now` is a
+//! parameter), and starts nothing: what has to happen elsewhere comes back as an [`Effect`].
 //!
 //! An entry's rows and its index go into the backend together, and become visible to readers together. After a
 //! crash the log is applied again from the committed index on; entries up to it touch no row. Membership is the
-//! exception: it stands for the raft snapshot that the member started from, and follows the log from there ([`membership`]
-//! says why).
+//! exception: it stands for the raft snapshot that the member started from, and follows the log from there
+//! ([`membership`] says why).
 //!
 //! Invariants
 //! - entries are applied in order without a gap, and each writes rows at most once;
@@ -24,8 +24,8 @@
 //! - two machines that apply the same entries hold the same rows, and so do Go members of the same version;
 //! - a refused request writes nothing.
 //!
-//! Deliberately absent: authentication (a directory or an entry that needs it is refused), the v2 API but for the two requests
-//! by which etcd 3.5 publishes a member and sets the cluster version.
+//! Deliberately absent: authentication (a directory or an entry that needs it is refused), the v2 API but for the two
+//! requests by which etcd 3.5 publishes a member and sets the cluster version.
 //!
 //! Start reading at [`Machine::apply`].
 //!

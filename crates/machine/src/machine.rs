@@ -15,8 +15,8 @@ use crate::{Fatal, OpenError, Quota, Version};
 
 /// The lessor, shared by the machine (which grants, revokes and attaches) and the services that renew and list leases.
 ///
-/// The lock guards the lessor; it is held for one call, by the machine for one entry. No other lock is taken while it is
-/// held, but for those inside of the backend's writer.
+/// The lock guards the lessor; it is held for one call, by the machine for one entry. No other lock is taken while it
+/// is held, but for those inside of the backend's writer.
 pub type SharedLessor = Arc<Mutex<Lessor>>;
 
 /// What does not change while a member runs.
@@ -72,8 +72,8 @@ pub struct Machine {
 impl Machine {
     /// Opens a machine over a backend.
     ///
-    /// `snapshot` is the raft snapshot that the member starts from, with its document; the default one if there is none. The
-    /// entries to apply are those behind it, *also* those up to the backend's consistent index.
+    /// `snapshot` is the raft snapshot that the member starts from, with its document; the default one if there is
+    /// none. The entries to apply are those behind it, *also* those up to the backend's consistent index.
     ///
     /// Also returns a compaction that was scheduled and not finished: run it like that of [`crate::Effect::Compact`].
     ///
@@ -106,9 +106,9 @@ impl Machine {
         Ok((machine, restored.compaction))
     }
 
-    /// Takes over the backend that came with a raft snapshot from another member, which must lie ready as `INDEX.snap.db`,
-    /// and everything in it. Readers see the new content at once; all watchers have to catch up, and leases are no longer
-    /// counted here.
+    /// Takes over the backend that came with a raft snapshot from another member, which must lie ready as
+    /// `INDEX.snap.db`, and everything in it. Readers see the new content at once; all watchers have to catch up, and
+    /// leases are no longer counted here.
     ///
     /// Not while a commit runs ([`Writer::is_busy`]).
     ///
@@ -120,7 +120,7 @@ impl Machine {
     ) -> Result<Option<mvcc::Compaction>, Fatal> {
         let index = snapshot.metadata.index;
         let writer = &mut self.writer;
-        let (attachments, compaction) = self.store.reload(|| writer.install_snapshot(index))?;
+        let mvcc::Reloaded { attachments, compaction } = self.store.reload(|| writer.install_snapshot(index))?;
         let Content { alarms, membership, membership_index } =
             Content::load(&self.options, &mut self.writer, snapshot)?;
         self.alarms = alarms;
@@ -139,8 +139,8 @@ impl Machine {
         Ok(compaction)
     }
 
-    /// Returns the snapshot of this moment: put it in a `.snap` file, or in a message to another member, together with a
-    /// backend that was committed after the last entry.
+    /// Returns the snapshot of this moment: put it in a `.snap` file, or in a message to another member, together
+    /// with a backend that was committed after the last entry.
     #[must_use]
     pub fn snapshot(&self) -> raftpb::Snapshot {
         raftpb::Snapshot {

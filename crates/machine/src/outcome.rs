@@ -15,8 +15,8 @@ use crate::{PeerChange, Version};
 pub struct Applied {
     /// Under which the proposer waits; 0 when nobody does.
     pub request_id: u64,
-    /// The answer, the same on every member but for the quota (see [`RequestError::OverQuota`]). `None` when there is nothing to answer: an
-    /// empty entry, or one whose effect was there already.
+    /// The answer, the same on every member but for the quota (see [`RequestError::OverQuota`]). `None` when there is
+    /// nothing to answer: an empty entry, or one whose effect was there already.
     pub outcome: Option<Outcome>,
     /// What watchers have to hear: one batch, which is one revision.
     pub events: Option<Arc<mvcc::EventBatch>>,
@@ -58,19 +58,20 @@ pub enum Response {
 /// What the shell has to do because of an entry.
 #[derive(Debug)]
 pub enum Effect {
-    /// Give this to raft before anything that comes after it: the conf change as it takes effect (with node 0 when it was
-    /// refused, which raft has to hear all the same).
+    /// Give this to raft before anything that comes after it: the conf change as it takes effect (with node 0 when it
+    /// was refused, which raft has to hear all the same).
     ConfChange(raftpb::ConfChange),
     /// Connect or disconnect a peer. Never about this member itself.
     Peer(PeerChange),
     /// This member was removed from the cluster: stop, when the entry had time to reach the others (etcd: a second).
     SelfRemoved,
-    /// An empty entry was applied. The first one of a leader's term tells it that it has applied all of its predecessors'
-    /// entries: if this member leads, it may count the time of leases from now on.
+    /// An empty entry was applied. The first one of a leader's term tells it that it has applied all of its
+    /// predecessors' entries: if this member leads, it may count the time of leases from now on.
     EmptyEntry,
     /// Run this compaction, in steps, beside other work; and commit the backend at once, so that a crash resumes it.
     Compact(mvcc::Compaction),
-    /// Propose this alarm: this member's backend is over its quota. The outcome of this entry's request is to wait for it.
+    /// Propose this alarm: this member's backend is over its quota. The outcome of this entry's request is to wait
+    /// for it.
     RaiseAlarm(AlarmRequest),
     /// The cluster version changed.
     ClusterVersion {

@@ -1,8 +1,8 @@
 //! Space: what requests cost, and how much there is.
 //!
-//! The costs are etcd's estimates, and all members agree on them. Whether *this* member's file is over the quota is local: the
-//! request is executed all the same, its client is told, and an alarm is proposed. What is refused is decided by that
-//! alarm, once it is committed.
+//! The costs are etcd's estimates, and all members agree on them. Whether *this* member's file is over the quota is
+//! local: the request is executed all the same, its client is told, and an alarm is proposed. What is refused is
+//! decided by that alarm, once it is committed.
 //!
 //! Upstream: `server/storage/quota.go`, `server/etcdserver/apply.go` (3.5.30).
 

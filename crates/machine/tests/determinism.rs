@@ -1,5 +1,6 @@
-//! Random logs, applied by two members: one takes the values as they were proposed and never stops, the other decodes them
-//! and is killed now and then. Both must hold the same rows after every entry that both have applied, give the same answers, and never panic.
+//! Random logs, applied by two members: one takes the values as they were proposed and never stops, the other decodes
+//! them and is killed now and then. Both must hold the same rows after every entry that both have applied, give the
+//! same answers, and never panic.
 //!
 //! `MACHINE_SEEDS` sets how many logs (default 200), `MACHINE_SEED` replays one.
 

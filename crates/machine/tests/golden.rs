@@ -204,8 +204,8 @@ const RICH_HASHES: &[(i64, i64, u32)] = &[
     (101, 98, 3_445_110_020),
 ];
 
-/// Asks after each entry for every hash in the table that can be had: also for the one that a compaction leaves, which is of
-/// the compact revision before it.
+/// Asks after each entry for every hash in the table that can be had: also for the one that a compaction leaves,
+/// which is of the compact revision before it.
 #[test]
 fn hashes_are_equal_at_every_moment() {
     let mut fixture = Fixture::new();

@@ -7,7 +7,8 @@
 use std::collections::BTreeSet;
 
 use proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortTarget, request_op::Request,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortTarget,
+    request_op::Request,
 };
 
 use crate::KeyRange;

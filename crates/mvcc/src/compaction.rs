@@ -39,9 +39,14 @@ enum Phase {
     /// Nothing removed yet; somebody may still read below the revision.
     Waiting,
     /// The index forgets from this key on.
-    Index { cursor: Box<[u8]> },
+    Index {
+        cursor: Box<[u8]>,
+    },
     /// Rows after this one are still to be looked at.
-    Rows { after: Bound<Revision>, hasher: Option<KvHasher> },
+    Rows {
+        after: Bound<Revision>,
+        hasher: Option<KvHasher>,
+    },
     Done,
 }
 
@@ -121,7 +126,8 @@ impl Compaction {
             }
             Phase::Index { cursor } => {
                 let leaves = limit.div_ceil(LEAF_KEYS).max(1);
-                let has_more = self.shared.content_mut().index.compact_leaves(cursor, leaves, self.revision);
+                let has_more =
+                    self.shared.content_mut().index.compact_leaves(cursor, leaves, self.revision);
                 if !has_more {
                     let hasher = self.previous.map(|previous| {
                         // Unlike HashKV, a compaction counts tombstones at its revision as rows that it keeps.
@@ -138,7 +144,9 @@ impl Compaction {
     }
 
     fn step_rows(&mut self, limit: usize) -> Result<CompactionStep, StorageError> {
-        let Phase::Rows { after, hasher } = &mut self.phase else { return Ok(CompactionStep::Abandoned) };
+        let Phase::Rows { after, hasher } = &mut self.phase else {
+            return Ok(CompactionStep::Abandoned);
+        };
         let view = self.shared.backend.view();
         let end = Bound::Excluded(Revision::first_of(self.revision.saturating_add(1)));
         let mut delete = Vec::new();
@@ -148,10 +156,15 @@ impl Compaction {
             seen += 1;
             let content = self.shared.content();
             if let Some(hasher) = hasher {
-                hasher.add(key, &value, |user_key| content.index.kept_at(user_key, self.revision))?;
+                hasher
+                    .add(key, &value, |user_key| content.index.kept_at(user_key, self.revision))?;
             }
             let Revision { main, sub } = key.revision;
-            let user_key = key_of(&value).map_err(|malformed| StorageError::Row { main, sub, what: malformed.0 })?;
+            let user_key = key_of(&value).map_err(|malformed| StorageError::Row {
+                main,
+                sub,
+                what: malformed.0,
+            })?;
             if !content.index.keeps(user_key, key.revision, self.revision) {
                 delete.push(key);
             }

@@ -14,7 +14,7 @@ use backend::schema::{Bucket, Revision, RowKey};
 
 use crate::{
     Error, StorageError,
-    index::{KeyIndex, Kept},
+    index::{Kept, KeyIndex},
     row::key_of,
     shared::{NEVER_COMPACTED, Shared},
 };
@@ -91,7 +91,11 @@ impl KvHasher {
             return Ok(());
         }
         if main <= self.compact_revision && self.keeps_any {
-            let user_key = key_of(value).map_err(|malformed| StorageError::Row { main, sub, what: malformed.0 })?;
+            let user_key = key_of(value).map_err(|malformed| StorageError::Row {
+                main,
+                sub,
+                what: malformed.0,
+            })?;
             if kept(user_key).is_none_or(|kept| kept.revision != key.revision) {
                 return Ok(());
             }
@@ -105,7 +109,11 @@ impl KvHasher {
     }
 
     pub(crate) fn finish(&self) -> HashedAt {
-        HashedAt { hash: self.hash, revision: self.revision, compact_revision: self.compact_revision }
+        HashedAt {
+            hash: self.hash,
+            revision: self.revision,
+            compact_revision: self.compact_revision,
+        }
     }
 }
 

@@ -47,7 +47,7 @@ pub use hash::{HashKv, HashedAt};
 pub use key_range::KeyRange;
 pub use range::{EncodedRange, KeyValues};
 pub use reader::Reader;
-pub use restore::Restored;
+pub use restore::{Reloaded, Restored};
 pub use store::Store;
 pub use watch::{Event, EventBatch, EventKind};
 pub use write::{Changes, LeaseChange, WriteTxn};
@@ -55,7 +55,10 @@ pub use write::{Changes, LeaseChange, WriteTxn};
 /// How many cases a property test runs: `default`, or what `RETCD_PROPTEST_CASES` says.
 #[cfg(test)]
 fn cases(default: u32) -> u32 {
-    std::env::var("RETCD_PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+    std::env::var("RETCD_PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(default)
 }
 
 /// Revision of an empty store; the first write makes revision 2.

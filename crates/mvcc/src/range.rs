@@ -120,7 +120,10 @@ impl KeyValues {
 
     fn push_without_value(&mut self, row: RowView<'_>) {
         self.len += 1;
-        let kv = proto::mvccpb::KeyValue { value: Bytes::new(), ..RowView { value: &[], ..row }.to_message() };
+        let kv = proto::mvccpb::KeyValue {
+            value: Bytes::new(),
+            ..RowView { value: &[], ..row }.to_message()
+        };
         put_length(&mut self.buf, KVS, kv.encoded_len());
         kv.encode(&mut self.buf).expect("a buffer grows");
     }
@@ -179,7 +182,8 @@ pub(crate) struct Plan {
 impl Plan {
     /// Understands a request whose shape was checked.
     pub(crate) fn new(request: &RangeRequest) -> Result<Self, CheckError> {
-        let target = SortTarget::try_from(request.sort_target).map_err(|_| CheckError::InvalidSortOption)?;
+        let target =
+            SortTarget::try_from(request.sort_target).map_err(|_| CheckError::InvalidSortOption)?;
         let order = SortOrder::try_from(request.sort_order).ok();
         let has_filter = request.min_mod_revision != 0
             || request.max_mod_revision != 0
@@ -247,7 +251,12 @@ impl Plan {
     }
 
     /// Answers for a range at revision `at`.
-    pub(crate) fn answer(&self, source: &Source<'_>, range: KeyRange<'_>, at: i64) -> Result<EncodedRange, Error> {
+    pub(crate) fn answer(
+        &self,
+        source: &Source<'_>,
+        range: KeyRange<'_>,
+        at: i64,
+    ) -> Result<EncodedRange, Error> {
         let mut kvs = KeyValues::with_capacity(0);
         let mut taken = 0;
         let mut want = |found: Found| {
@@ -285,8 +294,12 @@ impl Plan {
         match self.order {
             Order::Key => {}
             Order::KeyDescending => all.reverse(),
-            Order::Number(number, Direction::Ascending) => all.sort_by_key(|found| number.of(found)),
-            Order::Number(number, Direction::Descending) => all.sort_by_key(|found| std::cmp::Reverse(number.of(found))),
+            Order::Number(number, Direction::Ascending) => {
+                all.sort_by_key(|found| number.of(found))
+            }
+            Order::Number(number, Direction::Descending) => {
+                all.sort_by_key(|found| std::cmp::Reverse(number.of(found)))
+            }
             Order::Value(direction) => {
                 let mut rows = Vec::with_capacity(all.len());
                 for found in &*all {
@@ -298,7 +311,9 @@ impl Plan {
                 }
                 match direction {
                     Direction::Ascending => keyed.sort_by_key(|(value, _)| *value),
-                    Direction::Descending => keyed.sort_by_key(|(value, _)| std::cmp::Reverse(*value)),
+                    Direction::Descending => {
+                        keyed.sort_by_key(|(value, _)| std::cmp::Reverse(*value))
+                    }
                 }
                 *all = keyed.into_iter().map(|(_, found)| found).collect();
             }
@@ -306,13 +321,19 @@ impl Plan {
         Ok(())
     }
 
-    fn push_all(&self, kvs: &mut KeyValues, source: &Source<'_>, run: &[Found]) -> Result<(), Error> {
+    fn push_all(
+        &self,
+        kvs: &mut KeyValues,
+        source: &Source<'_>,
+        run: &[Found],
+    ) -> Result<(), Error> {
         for (done, found) in run.iter().enumerate() {
             let row = source.row(found.modified)?;
             if kvs.buf.capacity() - kvs.buf.len() < row.len() + 16 {
                 // As many bytes for the rest as the rows so far took; rows of one range are mostly alike.
                 let so_far = kvs.buf.len() / (kvs.len + 1);
-                kvs.buf.reserve(row.len() + 16 + (run.len() - done) * so_far.max(row.len().min(4096)));
+                kvs.buf
+                    .reserve(row.len() + 16 + (run.len() - done) * so_far.max(row.len().min(4096)));
             }
             self.push(kvs, *found, &row)?;
         }
@@ -339,7 +360,10 @@ pub(crate) fn parse(row: &[u8], found: Found) -> Result<RowView<'_>, StorageErro
 }
 
 /// Makes a message of a row.
-pub(crate) fn message(row: &backend::Value<'_>, found: Found) -> Result<proto::mvccpb::KeyValue, StorageError> {
+pub(crate) fn message(
+    row: &backend::Value<'_>,
+    found: Found,
+) -> Result<proto::mvccpb::KeyValue, StorageError> {
     proto::mvccpb::KeyValue::decode(row.to_bytes()).map_err(|_| StorageError::Row {
         main: found.modified.main,
         sub: found.modified.sub,
@@ -353,7 +377,12 @@ mod tests {
 
     #[test]
     fn headroom_fits_the_largest_header() {
-        let header = ResponseHeader { cluster_id: u64::MAX, member_id: u64::MAX, revision: -1, raft_term: u64::MAX };
+        let header = ResponseHeader {
+            cluster_id: u64::MAX,
+            member_id: u64::MAX,
+            revision: -1,
+            raft_term: u64::MAX,
+        };
         let mut head = Vec::new();
         put_length(&mut head, HEADER, header.encoded_len());
         header.encode(&mut head).unwrap();
@@ -364,19 +393,28 @@ mod tests {
     fn encodes_as_prost_does() {
         let header = ResponseHeader { cluster_id: 1, member_id: 2, revision: 300, raft_term: 4 };
         for (count, more, pairs) in [(0, false, 0), (7, true, 2), (2, false, 2)] {
-            let kv = proto::mvccpb::KeyValue { key: "k".into(), value: "v".into(), ..Default::default() };
+            let kv = proto::mvccpb::KeyValue {
+                key: "k".into(),
+                value: "v".into(),
+                ..Default::default()
+            };
             let mut kvs = KeyValues::with_capacity(0);
             for _ in 0..pairs {
                 kvs.push_row(&kv.encode_to_vec());
             }
             let range = EncodedRange { revision: 300, count, more, kvs };
-            let response = RangeResponse { header: Some(header), kvs: vec![kv; pairs], more, count };
+            let response =
+                RangeResponse { header: Some(header), kvs: vec![kv; pairs], more, count };
             assert_eq!(range.clone().encode(&header), response.encode_to_vec());
             let alone = ResponseHeader { revision: 300, ..ResponseHeader::default() };
-            assert_eq!(range.into_response().unwrap(), RangeResponse { header: Some(alone), ..response });
+            assert_eq!(
+                range.into_response().unwrap(),
+                RangeResponse { header: Some(alone), ..response }
+            );
         }
         // A header of nothing is still there, as a message of length zero.
-        let empty = EncodedRange { revision: 0, count: 0, more: false, kvs: KeyValues::with_capacity(0) };
+        let empty =
+            EncodedRange { revision: 0, count: 0, more: false, kvs: KeyValues::with_capacity(0) };
         assert_eq!(empty.encode(&ResponseHeader::default()), [HEADER, 0].as_slice());
     }
 }

@@ -6,8 +6,7 @@ use proto::etcdserverpb::{RangeRequest, TxnRequest, TxnResponse};
 
 use crate::{
     EncodedRange, Error, HashKv, KeyRange, RequestError, StorageError, hash, range::Plan,
-    shared::Shared,
-    txn,
+    shared::Shared, txn,
 };
 
 /// Handle for reading. Cheap to clone; never waits for a commit, a compaction or another reader, and for the writer only
@@ -53,7 +52,10 @@ impl Reader {
         let range = KeyRange::new(&request.key, &request.range_end);
         if let KeyRange::Single(key) = range {
             let single = self.shared.find_single(key, request.revision)?;
-            return plan.answer_single(single.current, single.found.as_ref().map(|(found, view)| (*found, view)));
+            return plan.answer_single(
+                single.current,
+                single.found.as_ref().map(|(found, view)| (*found, view)),
+            );
         }
         until_whole(|| {
             let source = self.shared.source(request.revision)?;

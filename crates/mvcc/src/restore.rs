@@ -32,6 +32,15 @@ pub struct Restored {
     pub compaction: Option<Compaction>,
 }
 
+/// What [`Store::reload`] found.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// As [`Restored::attachments`].
+    pub attachments: Vec<(i64, Bytes)>,
+    /// As [`Restored::compaction`].
+    pub compaction: Option<Compaction>,
+}
+
 /// The content of the key bucket, as far as it is kept in memory.
 pub(crate) struct Content {
     pub(crate) index: KeyIndex,
@@ -62,7 +71,11 @@ pub(crate) fn restore(view: &View) -> Result<Content, StorageError> {
     for row in view.rows(..)? {
         let (key, value) = row?;
         let Revision { main, sub } = key.revision;
-        let pair = RowView::parse(&value).map_err(|malformed| StorageError::Row { main, sub, what: malformed.0 })?;
+        let pair = RowView::parse(&value).map_err(|malformed| StorageError::Row {
+            main,
+            sub,
+            what: malformed.0,
+        })?;
         current = main.max(current);
         let row = if key.is_tombstone {
             RestoredRow::Tombstone
@@ -74,7 +87,11 @@ pub(crate) fn restore(view: &View) -> Result<Content, StorageError> {
     restore.flush();
     // A restored backup may have been compacted beyond its last row (etcdutl's --bump-revision).
     current = current.max(compacted).max(scheduled.unwrap_or(NEVER_COMPACTED));
-    let attachments = restore.leases.into_iter().map(|(key, lease)| (lease, Bytes::from(key.into_vec()))).collect();
+    let attachments = restore
+        .leases
+        .into_iter()
+        .map(|(key, lease)| (lease, Bytes::from(key.into_vec())))
+        .collect();
     let resume = scheduled.filter(|scheduled| *scheduled > compacted);
     Ok(Content { index: restore.index, attachments, current, compacted, resume })
 }

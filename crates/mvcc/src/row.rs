@@ -77,7 +77,11 @@ pub(crate) fn encode_put(row: &NewRow<'_>) -> EncodedChange {
     put_bytes_field(&mut buf, tag::VALUE, row.value);
     put_int_field(&mut buf, tag::LEASE, row.lease);
     let event = buf.freeze();
-    EncodedChange { row: event.slice(row_start..), key: event.slice(key_end - row.key.len()..key_end), event }
+    EncodedChange {
+        row: event.slice(row_start..),
+        key: event.slice(key_end - row.key.len()..key_end),
+        event,
+    }
 }
 
 /// Encodes a deletion.
@@ -93,7 +97,11 @@ pub(crate) fn encode_delete(key: &[u8], revision: i64) -> EncodedChange {
     let key_end = buf.len();
     put_int_field(&mut buf, tag::MOD_REVISION, revision);
     let event = buf.freeze();
-    EncodedChange { row: event.slice(row_start..key_end), key: event.slice(key_end - key.len()..key_end), event }
+    EncodedChange {
+        row: event.slice(row_start..key_end),
+        key: event.slice(key_end - key.len()..key_end),
+        event,
+    }
 }
 
 /// Encodes an `events` field around a row that was read back, optionally with the pair before it.
@@ -177,8 +185,10 @@ fn varint(rest: &mut &[u8]) -> Result<u64, Malformed> {
 }
 
 fn length_delimited<'a>(rest: &mut &'a [u8]) -> Result<&'a [u8], Malformed> {
-    let len = usize::try_from(varint(rest)?).map_err(|_| Malformed("a field is longer than memory"))?;
-    let (field, after) = rest.split_at_checked(len).ok_or(Malformed("a field reaches beyond the row"))?;
+    let len =
+        usize::try_from(varint(rest)?).map_err(|_| Malformed("a field is longer than memory"))?;
+    let (field, after) =
+        rest.split_at_checked(len).ok_or(Malformed("a field reaches beyond the row"))?;
     *rest = after;
     Ok(field)
 }
@@ -283,7 +293,10 @@ mod tests {
     #[test]
     fn delete_encodes_as_prost_does() {
         let change = encode_delete(b"gone", 1 << 40);
-        assert_eq!(change.row, KeyValue { key: "gone".into(), ..KeyValue::default() }.encode_to_vec());
+        assert_eq!(
+            change.row,
+            KeyValue { key: "gone".into(), ..KeyValue::default() }.encode_to_vec()
+        );
         let kv = KeyValue { key: "gone".into(), mod_revision: 1 << 40, ..KeyValue::default() };
         let event = Event { r#type: 1, kv: Some(kv), prev_kv: None };
         assert_eq!(change.event, response(vec![event]).encode_to_vec());
@@ -328,8 +341,32 @@ mod tests {
         assert!(key_of(&[tag::KEY, 9, 1]).is_err());
         assert!(RowView::parse(&[0x0f]).is_err());
         // Unknown fields of every wire type are skipped.
-        let unknown =
-            [0x78, 1, 0x79, 0, 0, 0, 0, 0, 0, 0, 0, 0x7a, 1, 0, 0x7d, 0, 0, 0, 0, 0x98, 0x06, 7, tag::VERSION, 4];
+        let unknown = [
+            0x78,
+            1,
+            0x79,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0,
+            0x7a,
+            1,
+            0,
+            0x7d,
+            0,
+            0,
+            0,
+            0,
+            0x98,
+            0x06,
+            7,
+            tag::VERSION,
+            4,
+        ];
         assert_eq!(RowView::parse(&unknown).map(|view| view.version), Ok(4));
     }
 }

@@ -64,7 +64,12 @@ pub(crate) struct Content {
 }
 
 impl Shared {
-    pub(crate) fn new(backend: backend::Reader, index: KeyIndex, current: i64, compacted: i64) -> Self {
+    pub(crate) fn new(
+        backend: backend::Reader,
+        index: KeyIndex,
+        current: i64,
+        compacted: i64,
+    ) -> Self {
         Shared {
             backend,
             content: RwLock::new(Content { index, incarnation: 0 }),
@@ -133,7 +138,15 @@ impl Shared {
             let pin = Some(self.pin(at));
             let view = self.backend.view();
             let incarnation = content.incarnation;
-            return Ok(Source { shared: self, view, current, at, compacted, incarnation, _pin: pin });
+            return Ok(Source {
+                shared: self,
+                view,
+                current,
+                at,
+                compacted,
+                incarnation,
+                _pin: pin,
+            });
         }
     }
 
@@ -149,7 +162,15 @@ impl Shared {
             let pin = Some(self.pin(compacted));
             let view = self.backend.view();
             let incarnation = content.incarnation;
-            return Source { shared: self, view, current, at: current, compacted, incarnation, _pin: pin };
+            return Source {
+                shared: self,
+                view,
+                current,
+                at: current,
+                compacted,
+                incarnation,
+                _pin: pin,
+            };
         }
     }
 
@@ -235,7 +256,11 @@ impl Source<'_> {
     /// The index, if it is still the one that goes with the view.
     pub(crate) fn content(&self) -> Result<RwLockReadGuard<'_, Content>, StorageError> {
         let content = self.shared.content();
-        if content.incarnation == self.incarnation { Ok(content) } else { Err(StorageError::Replaced) }
+        if content.incarnation == self.incarnation {
+            Ok(content)
+        } else {
+            Err(StorageError::Replaced)
+        }
     }
 
     /// Finds one key.

@@ -8,7 +8,8 @@ use proto::etcdserverpb::{
 };
 
 use crate::{
-    Changes, Compaction, Error, Reader, RequestError, Restored, StorageError, WriteTxn, restore, shared::Shared, txn,
+    Changes, Compaction, Error, Reader, Reloaded, RequestError, Restored, StorageError, WriteTxn,
+    restore, shared::Shared, txn,
 };
 
 /// The one writer of the store.
@@ -46,7 +47,7 @@ impl Store {
     pub fn reload(
         &mut self,
         install: impl FnOnce() -> Result<(), backend::Error>,
-    ) -> Result<(Vec<(i64, bytes::Bytes)>, Option<Compaction>), StorageError> {
+    ) -> Result<Reloaded, StorageError> {
         let (resume_at, attachments) = {
             let mut content = self.shared.content_mut();
             install()?;
@@ -58,7 +59,8 @@ impl Store {
             self.shared.hashes().clear();
             (restored.resume, restored.attachments)
         };
-        Ok((attachments, resume_at.map(|revision| resume(&self.shared, revision))))
+        let compaction = resume_at.map(|revision| resume(&self.shared, revision));
+        Ok(Reloaded { attachments, compaction })
     }
 
     /// A handle for reading, for any thread.
@@ -139,7 +141,11 @@ impl Store {
     ///
     /// # Errors
     /// The revision was compacted before, or is in the future. Nothing was changed then.
-    pub fn compact(&mut self, writer: &mut backend::Writer, revision: i64) -> Result<Compaction, Error> {
+    pub fn compact(
+        &mut self,
+        writer: &mut backend::Writer,
+        revision: i64,
+    ) -> Result<Compaction, Error> {
         let (current, compacted) = (self.shared.current(), self.shared.compacted());
         if revision <= compacted {
             return Err(RequestError::Compacted { requested: revision, compacted }.into());
@@ -148,11 +154,16 @@ impl Store {
             return Err(RequestError::FutureRevision { requested: revision, current }.into());
         }
         let view = writer.view();
-        let is_previous_done = meta::scheduled_compaction(&view)? == meta::finished_compaction(&view)?;
+        let is_previous_done =
+            meta::scheduled_compaction(&view)? == meta::finished_compaction(&view)?;
         meta::put_scheduled_compaction(writer, revision);
         writer.publish();
         self.shared.set_compacted(revision);
-        Ok(Compaction::new(Arc::clone(&self.shared), revision, is_previous_done.then_some(compacted)))
+        Ok(Compaction::new(
+            Arc::clone(&self.shared),
+            revision,
+            is_previous_done.then_some(compacted),
+        ))
     }
 }
 

@@ -12,8 +12,8 @@ use std::cell::Cell;
 
 use proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse, RequestOp,
-        ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
+        RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
         compare::{CompareResult, CompareTarget, TargetUnion},
         request_op::Request,
         response_op::Response,
@@ -48,11 +48,17 @@ pub(crate) fn put(txn: &mut WriteTxn<'_>, request: &PutRequest) -> Result<PutRes
         }
     }
     txn.put(&request.key, &value, lease);
-    Ok(PutResponse { header: header(txn.revision()), prev_kv: previous.filter(|_| request.prev_kv) })
+    Ok(PutResponse {
+        header: header(txn.revision()),
+        prev_kv: previous.filter(|_| request.prev_kv),
+    })
 }
 
 /// Executes a delete.
-pub(crate) fn delete_range(txn: &mut WriteTxn<'_>, request: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
+pub(crate) fn delete_range(
+    txn: &mut WriteTxn<'_>,
+    request: &DeleteRangeRequest,
+) -> Result<DeleteRangeResponse, Error> {
     let range = KeyRange::new(&request.key, &request.range_end);
     let mut prev_kvs = Vec::new();
     if request.prev_kv {
@@ -83,9 +89,13 @@ pub(crate) fn write(
         taken
     };
     let mut response = run(&taken, &mut |op| match op {
-        Request::RequestRange(request) => Ok(Response::ResponseRange(range(&txn.source(), request)?)),
+        Request::RequestRange(request) => {
+            Ok(Response::ResponseRange(range(&txn.source(), request)?))
+        }
         Request::RequestPut(request) => Ok(Response::ResponsePut(put(txn, request)?)),
-        Request::RequestDeleteRange(request) => Ok(Response::ResponseDeleteRange(delete_range(txn, request)?)),
+        Request::RequestDeleteRange(request) => {
+            Ok(Response::ResponseDeleteRange(delete_range(txn, request)?))
+        }
         Request::RequestTxn(_) => Err(malformed()),
     })?;
     response.header = header(txn.revision());
@@ -98,7 +108,9 @@ pub(crate) fn read(source: &Source<'_>, request: &TxnRequest) -> Result<TxnRespo
     taken.check(&mut |op| check_range(source, op))?;
     let mut response = run(&taken, &mut |op| match op {
         Request::RequestRange(request) => Ok(Response::ResponseRange(range(source, request)?)),
-        Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => Err(malformed()),
+        Request::RequestPut(_) | Request::RequestDeleteRange(_) | Request::RequestTxn(_) => {
+            Err(malformed())
+        }
     })?;
     response.header = header(source.current);
     Ok(response)
@@ -138,7 +150,9 @@ impl<'r> Taken<'r> {
         for op in self.ops {
             match op.request.as_ref().ok_or_else(malformed)? {
                 Request::RequestTxn(_) => nested.next().ok_or_else(malformed)?.check(check)?,
-                op => check(op)?,
+                op @ (Request::RequestRange(_)
+                | Request::RequestPut(_)
+                | Request::RequestDeleteRange(_)) => check(op)?,
             }
         }
         Ok(())
@@ -146,7 +160,10 @@ impl<'r> Taken<'r> {
 }
 
 /// Runs the operations of the branches taken; the header of nested responses stays empty, as etcd leaves it.
-fn run(taken: &Taken<'_>, execute: &mut dyn FnMut(&Request) -> Result<Response, Error>) -> Result<TxnResponse, Error> {
+fn run(
+    taken: &Taken<'_>,
+    execute: &mut dyn FnMut(&Request) -> Result<Response, Error>,
+) -> Result<TxnResponse, Error> {
     let mut nested = taken.nested.iter();
     let mut responses = Vec::with_capacity(taken.ops.len());
     for op in taken.ops {
@@ -154,11 +171,17 @@ fn run(taken: &Taken<'_>, execute: &mut dyn FnMut(&Request) -> Result<Response, 
             Request::RequestTxn(_) => {
                 Response::ResponseTxn(run(nested.next().ok_or_else(malformed)?, execute)?)
             }
-            op => execute(op)?,
+            op @ (Request::RequestRange(_)
+            | Request::RequestPut(_)
+            | Request::RequestDeleteRange(_)) => execute(op)?,
         };
         responses.push(ResponseOp { response: Some(response) });
     }
-    Ok(TxnResponse { header: Some(ResponseHeader::default()), succeeded: taken.succeeded, responses })
+    Ok(TxnResponse {
+        header: Some(ResponseHeader::default()),
+        succeeded: taken.succeeded,
+        responses,
+    })
 }
 
 /// Executes a range inside a txn; its revision was checked.
@@ -191,7 +214,9 @@ fn check_put<'r>(
                 return Err(RequestError::LeaseNotFound { lease: request.lease }.into());
             }
         }
-        Request::RequestDeleteRange(request) => deleted.push(KeyRange::new(&request.key, &request.range_end)),
+        Request::RequestDeleteRange(request) => {
+            deleted.push(KeyRange::new(&request.key, &request.range_end))
+        }
         Request::RequestRange(_) | Request::RequestTxn(_) => {}
     }
     Ok(())

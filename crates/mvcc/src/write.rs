@@ -26,7 +26,6 @@ pub struct WriteTxn<'a> {
 
 /// What a transaction did.
 #[derive(Debug, Clone, PartialEq, Eq)]
-#[must_use]
 pub struct Changes {
     /// The store's revision now; it is the one before when nothing was changed.
     pub revision: i64,

@@ -7,8 +7,8 @@
 //! - Messages that etcd encodes in the proto2 dialect ([`raftpb`], [`walpb`], [`snappb`], [`etcdserverpb::Metadata`],
 //!   [`etcdserverpb::Request`]) have `required` scalars: zeros are written too, as etcd 3.5 and 3.6 do. Absent fields
 //!   decode as zero, because newer raft libraries leave them out.
-//! - [`etcdserverpb::InternalRaftRequest`] holds its request as a `oneof`. etcd has plain fields of which exactly one is
-//!   set; both are the same bytes.
+//! - [`etcdserverpb::InternalRaftRequest`] holds its request as a `oneof`. etcd has plain fields of which exactly one
+//!   is set; both are the same bytes.
 //! - Field names are lower snake case throughout; `json_name` in the `.proto` files keeps etcd's spelling.
 
 /// Generates a module around one file of generated code.

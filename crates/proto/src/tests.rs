@@ -138,7 +138,8 @@ fn decoding_shares_the_buffer() {
 
 /// A bare v2 request in the log must not pass for an internal request (formats/entries.md): its field 2 (method, a
 /// string) stands where field 2 of the internal request (v2, a message) is, and the letters of no method decode as one.
-/// `P`, `O`, `S`, `D`, `Q` and the rest as keys have a wrong wire type for a known field, or one that does not exist; prost checks both.
+/// `P`, `O`, `S`, `D`, `Q` and the rest as keys have a wrong wire type for a known field, or one that does not exist;
+/// prost checks both.
 #[test]
 fn v2_request_is_not_an_internal_request() {
     for method in ["PUT", "POST", "DELETE", "SYNC", "QGET"] {

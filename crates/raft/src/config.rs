@@ -31,7 +31,8 @@ pub enum CompatMode {
     /// - a leader that was removed from a group with one voter left does not take itself for that voter, and does not
     ///   answer reads (found by `tests/cluster`);
     /// - a heartbeat that shows that this member's log lost data stops the member from taking part instead of crashing it;
-    /// - acknowledgements that a newer one covers are not sent, and several reads share one heartbeat round.
+    /// - what is proposed between two calls of [`Core::ready`](crate::Core::ready) goes out in one append to each follower,
+    ///   reads share one round of heartbeats, and acknowledgements that a newer one covers are not sent.
     #[default]
     Hardened,
     /// etcd-io/raft v3.7 to the letter, as far as its test files can see. For those tests only.

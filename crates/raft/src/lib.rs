@@ -45,24 +45,23 @@
 //! let config = Config::new(NodeId(1), Box::new(SplitMix64::new(42)));
 //! let mut core = Core::new(config, MemoryStorage::new())?;
 //! core.bootstrap(&[Peer { id: NodeId(1), context: Bytes::new() }])?;
-//! core.campaign();
-//! core.read_index(Bytes::from_static(b"too early")); // Nobody leads yet: such a request is lost.
 //!
 //! // Stand-ins for the two threads; a real driver gets these back as inputs, later.
 //! let mut log_writer: VecDeque<Append> = VecDeque::new();
 //! let mut state_machine: VecDeque<Apply> = VecDeque::new();
 //! let mut applied = Vec::new();
 //! let mut reads = Vec::new();
+//! let mut has_asked = false;
 //!
-//! # let mut has_asked = false;
-//! loop {
+//! while reads.is_empty() || applied.len() < 2 {
 //!     // Inputs, all that are there.
-//! #   if core.is_leader() && !has_asked {
-//! #       has_asked = true;
-//!     core.propose(Bytes::from_static(b"x=1"))?;
-//!     core.propose(Bytes::from_static(b"y=2"))?;
-//!     core.read_index(Bytes::from_static(b"read 1"));
-//! #   }
+//!     core.tick();
+//!     if core.is_leader() && !has_asked {
+//!         core.propose(Bytes::from_static(b"x=1"))?;
+//!         core.propose(Bytes::from_static(b"y=2"))?;
+//!         core.read_index(Bytes::from_static(b"read 1"));
+//!         has_asked = true;
+//!     }
 //!     while let Some(append) = log_writer.pop_front() {
 //!         // The writer wrote hard state, snapshot and entries, synced if `must_sync`, and returned the work.
 //!         for message in append.responses {
@@ -87,19 +86,18 @@
 //!     }
 //!
 //!     // Work, all of it.
-//!     if !core.has_ready() {
-//!         break;
+//!     while core.has_ready() {
+//!         let ready = core.ready();
+//!         assert!(ready.messages.is_empty());
+//!         reads.extend(ready.read_states);
+//!         log_writer.extend(ready.append);
+//!         state_machine.extend(ready.apply);
 //!     }
-//!     let ready = core.ready();
-//!     assert!(ready.messages.is_empty());
-//!     reads.extend(ready.read_states);
-//!     log_writer.extend(ready.append);
-//!     state_machine.extend(ready.apply);
 //! }
 //!
 //! assert_eq!(applied, ["x=1", "y=2"]);
-//! // The read was asked for at the same time as the writes, so it need not see them, but the leader's first entry.
 //! assert_eq!(reads[0].context, "read 1");
+//! // What the read has to wait for is applied.
 //! assert!(reads[0].index <= core.applied_index());
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```

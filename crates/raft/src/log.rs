@@ -353,3 +353,6 @@ impl<S: Storage> RaftLog<S> {
         false
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -217,3 +217,6 @@ impl Storage for MemoryStorage {
         Ok(self.snapshot.clone())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,8 @@
 //! Every error that etcd answers with: its gRPC code and its exact text.
 //!
-//! Clients tell errors apart by the text, and decide on retries by the code: both are part of the API. Variants have the names of
-//! etcd's constants without `ErrGRPC` (api/v3rpc/rpctypes/error.go); the ones after [`Error::DeadlineExceeded`] have no
-//! constant there.
+//! Clients tell errors apart by the text, and decide on retries by the code: both are part of the API. Variants have
+//! the names of etcd's constants without `ErrGRPC` (api/v3rpc/rpctypes/error.go); the ones after
+//! [`Error::DeadlineExceeded`] have no constant there.
 //!
 //! Codes are those on the wire. etcd declares two errors with a code that never gets there, because they pass through a
 //! type that carries no gRPC status: [`Error::MemberNotEnoughStarted`] and [`Error::RequestTooManyRequests`] arrive as

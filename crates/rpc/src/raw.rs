@@ -1,8 +1,9 @@
 //! Answers whose bytes exist already.
 //!
-//! A stored row of the `key` bucket is an encoded `mvccpb.KeyValue`, which is also what a `RangeResponse` holds; an event
-//! for a thousand watchers is the same bytes a thousand times. The generated services would decode the former and encode
-//! the latter again for each. [`RawCodec`] lets a handler answer with anything that can write itself, see [`EncodeReply`].
+//! A stored row of the `key` bucket is an encoded `mvccpb.KeyValue`, which is also what a `RangeResponse` holds; an
+//! event for a thousand watchers is the same bytes a thousand times. The generated services would decode the former
+//! and encode the latter again for each. [`RawCodec`] lets a handler answer with anything that can write itself, see
+//! [`EncodeReply`].
 //!
 //! The generated servers are tied to the message types, so a hot method is served beside them, by path:
 //!

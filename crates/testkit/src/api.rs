@@ -113,7 +113,8 @@ pub struct Api {
 impl Api {
     /// Connects to `http://host:port`.
     pub async fn connect(url: &str) -> Result<Self> {
-        let endpoint = Endpoint::from_shared(url.to_owned()).context("parse the URL")?.tcp_nodelay(true);
+        let endpoint =
+            Endpoint::from_shared(url.to_owned()).context("parse the URL")?.tcp_nodelay(true);
         let channel = endpoint.connect().await.with_context(|| format!("connect to {url}"))?;
         Ok(Self {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
@@ -129,18 +130,30 @@ impl Api {
         Ok(match request {
             Request::Range(m) => Response::Range(kv.range(m).await?.into_inner()),
             Request::Put(m) => Response::Put(kv.put(m).await?.into_inner()),
-            Request::DeleteRange(m) => Response::DeleteRange(kv.delete_range(m).await?.into_inner()),
+            Request::DeleteRange(m) => {
+                Response::DeleteRange(kv.delete_range(m).await?.into_inner())
+            }
             Request::Txn(m) => Response::Txn(kv.txn(m).await?.into_inner()),
             Request::Compact(m) => Response::Compact(kv.compact(m).await?.into_inner()),
-            Request::LeaseGrant(m) => Response::LeaseGrant(lease.lease_grant(m).await?.into_inner()),
-            Request::LeaseRevoke(m) => Response::LeaseRevoke(lease.lease_revoke(m).await?.into_inner()),
+            Request::LeaseGrant(m) => {
+                Response::LeaseGrant(lease.lease_grant(m).await?.into_inner())
+            }
+            Request::LeaseRevoke(m) => {
+                Response::LeaseRevoke(lease.lease_revoke(m).await?.into_inner())
+            }
             Request::LeaseKeepAlive(m) => {
                 let mut answers = lease.lease_keep_alive(tokio_stream::once(m)).await?.into_inner();
                 Response::LeaseKeepAlive(answers.next().await.transpose()?)
             }
-            Request::LeaseTimeToLive(m) => Response::LeaseTimeToLive(lease.lease_time_to_live(m).await?.into_inner()),
-            Request::LeaseLeases(m) => Response::LeaseLeases(lease.lease_leases(m).await?.into_inner()),
-            Request::HashKv(m) => Response::HashKv(self.maintenance.clone().hash_kv(m).await?.into_inner()),
+            Request::LeaseTimeToLive(m) => {
+                Response::LeaseTimeToLive(lease.lease_time_to_live(m).await?.into_inner())
+            }
+            Request::LeaseLeases(m) => {
+                Response::LeaseLeases(lease.lease_leases(m).await?.into_inner())
+            }
+            Request::HashKv(m) => {
+                Response::HashKv(self.maintenance.clone().hash_kv(m).await?.into_inner())
+            }
         })
     }
 
@@ -169,8 +182,9 @@ impl Api {
             prev_kv: true,
             ..Default::default()
         };
-        let request =
-            pb::WatchRequest { request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)) };
+        let request = pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+        };
         let (sender, receiver) = tokio::sync::mpsc::channel(1);
         // The receiver is right here: the first send has room.
         let _ = sender.send(request).await;
@@ -178,7 +192,10 @@ impl Api {
         let mut answers = self.watch.clone().watch(requests).await?.into_inner();
         let created = answers.message().await?;
         if !created.as_ref().is_some_and(|answer| answer.created && !answer.canceled) {
-            return Err(Refusal { code: tonic::Code::Unknown, message: format!("not created: {created:?}") });
+            return Err(Refusal {
+                code: tonic::Code::Unknown,
+                message: format!("not created: {created:?}"),
+            });
         }
         Ok(WatchStream { answers, _requests: sender })
     }

@@ -5,13 +5,18 @@
 //! - [`cli`] runs golden scripts of etcdctl commands and compares transcripts;
 //! - [`api`] speaks to a server directly;
 //! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
+//! - [`crash`] kills a member under load, again and again, and checks that nothing acknowledged is lost;
+//! - [`state`] reads all that a server shows.
 //!
 //! Every run is also a subcommand of the program `testkit`, for longer runs than a test has time for; `docs/testing.md`
 //! has the commands.
 
 pub mod api;
 pub mod cli;
+pub mod crash;
 pub mod differential;
 pub mod member;
 pub mod programs;
 pub mod random;
+pub mod state;
+mod text;

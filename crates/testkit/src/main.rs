@@ -3,12 +3,13 @@
 #![allow(clippy::print_stdout, reason = "a command line program reports on standard output")]
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use testkit::differential::{self, Stop};
 use testkit::programs::Programs;
-use testkit::{cli, programs, random};
+use testkit::{cli, crash, programs, random};
 
 /// Runs our programs beside real etcd.
 #[derive(Debug, Parser)]
@@ -40,6 +41,8 @@ enum Command {
     },
     /// Sends random operations to real etcd and the subject and compares every answer.
     Differential(DifferentialArguments),
+    /// Kills the subject under load, again and again, and checks that nothing acknowledged is lost.
+    Crash(CrashArguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -83,9 +86,15 @@ impl DifferentialArguments {
             other => bail!("unknown way to stop {other:?}"),
         };
         for seed in first..first + self.runs {
-            println!("seed {seed}: {} operations, {} and {}", self.operations, left.label, right.label);
+            println!(
+                "seed {seed}: {} operations, {} and {}",
+                self.operations, left.label, right.label
+            );
             let parent = self.folder.clone().unwrap_or_else(std::env::temp_dir);
-            let folder = tempfile::Builder::new().prefix("retcd-diff-").tempdir_in(parent).context("make a folder")?;
+            let folder = tempfile::Builder::new()
+                .prefix("retcd-diff-")
+                .tempdir_in(parent)
+                .context("make a folder")?;
             let config = differential::Config {
                 seed,
                 operations: self.operations,
@@ -116,9 +125,64 @@ impl DifferentialArguments {
                     );
                 }
                 Err(error) => {
-                    println!("seed {seed}: kept the data directories in {}", folder.keep().display());
+                    println!(
+                        "seed {seed}: kept the data directories in {}",
+                        folder.keep().display()
+                    );
                     return Err(error);
                 }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[derive(Debug, clap::Args)]
+struct CrashArguments {
+    /// Kills.
+    #[arg(long, default_value_t = 20)]
+    rounds: u64,
+    /// The seed; a fresh one when absent.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Writers at once.
+    #[arg(long, default_value_t = 32)]
+    writers: usize,
+    /// Milliseconds of load before a kill, at most.
+    #[arg(long, default_value_t = 1_000)]
+    load_ms: u64,
+    /// Where the data directories go.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Flags for the server, as `--flag=--snapshot-count=50`.
+    #[arg(long = "flag", allow_hyphen_values = true)]
+    flags: Vec<String>,
+}
+
+impl CrashArguments {
+    fn run(&self, subject: &Programs) -> Result<()> {
+        let seed = self.seed.unwrap_or_else(random::fresh_seed);
+        let parent = self.folder.clone().unwrap_or_else(std::env::temp_dir);
+        let folder = tempfile::Builder::new()
+            .prefix("retcd-crash-")
+            .tempdir_in(parent)
+            .context("make a folder")?;
+        let config = crash::Config {
+            seed,
+            rounds: self.rounds,
+            writers: self.writers,
+            program: subject.clone(),
+            other: programs::real(),
+            load_max: std::time::Duration::from_millis(self.load_ms),
+            flags: self.flags.clone(),
+            folder: Some(folder.path().to_owned()),
+        };
+        println!("seed {seed}: {} kills of {}", self.rounds, subject.label);
+        match runtime()?.block_on(crash::run(&config)) {
+            Ok(report) => println!("seed {seed}: nothing lost: {report:?}"),
+            Err(error) => {
+                println!("seed {seed}: kept the data directory in {}", folder.keep().display());
+                return Err(error);
             }
         }
         Ok(())
@@ -130,8 +194,17 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")
 }
 
-fn main() -> Result<()> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    match run(&Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &Arguments) -> Result<()> {
     let subject = || match &arguments.subject {
         None => programs::ours(),
         Some(folder) if folder.as_os_str() == "real" => reference(),
@@ -146,6 +219,7 @@ fn main() -> Result<()> {
             println!("{:#?}\n{:#?}", programs::real(), subject());
         }
         Command::Differential(arguments) => arguments.run(&reference()?, &subject()?)?,
+        Command::Crash(arguments) => arguments.run(&subject()?)?,
         Command::Cli { filter, clients, show } => {
             let (real, subject) = (reference()?, subject()?);
             let scripts = cli::scripts(filter)?;

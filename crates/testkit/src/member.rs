@@ -114,7 +114,8 @@ impl Member {
                 command.env_remove(name);
             }
         }
-        let child = command.spawn().with_context(|| format!("start {}", options.program.display()))?;
+        let child =
+            command.spawn().with_context(|| format!("start {}", options.program.display()))?;
         // `command` holds the writing ends: the log ends when the member does, not when we do.
         drop(command);
         let path = options.log_path();
@@ -134,9 +135,16 @@ impl Member {
         let deadline = Instant::now() + self.options.start_timeout;
         match self.log.wait(deadline) {
             Progress::Ready => Ok(()),
-            Progress::Ended => bail!("{} ended while starting:\n{}", self.describe(), self.log.tail()),
+            Progress::Ended => {
+                bail!("{} ended while starting:\n{}", self.describe(), self.log.tail())
+            }
             Progress::Starting => {
-                bail!("{} not ready in {:?}:\n{}", self.describe(), self.options.start_timeout, self.log.tail())
+                bail!(
+                    "{} not ready in {:?}:\n{}",
+                    self.describe(),
+                    self.options.start_timeout,
+                    self.log.tail()
+                )
             }
         }
     }
@@ -180,7 +188,11 @@ impl Member {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("{} did not stop in 60 s after SIGTERM:\n{}", self.describe(), self.log.tail());
+                bail!(
+                    "{} did not stop in 60 s after SIGTERM:\n{}",
+                    self.describe(),
+                    self.log.tail()
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -244,7 +256,10 @@ impl Log {
                 content.progress = Progress::Ready;
                 self.changed.notify_all();
             }
-            if ["warn", "error", "panic", "fatal"].iter().any(|level| line.contains(&format!("\"level\":\"{level}\""))) {
+            if ["warn", "error", "panic", "fatal"]
+                .iter()
+                .any(|level| line.contains(&format!("\"level\":\"{level}\"")))
+            {
                 content.complaints.push(line.clone());
             }
             if content.tail.len() == TAIL_LINES {
@@ -260,7 +275,8 @@ impl Log {
         let mut content = self.lock();
         while content.progress == Progress::Starting {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            content = self.changed.wait_timeout(content, left).unwrap_or_else(PoisonError::into_inner).0;
+            content =
+                self.changed.wait_timeout(content, left).unwrap_or_else(PoisonError::into_inner).0;
         }
         content.progress
     }

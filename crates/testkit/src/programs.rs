@@ -37,7 +37,11 @@ pub struct Programs {
 impl Programs {
     /// Takes the programs of one folder, which may hold them directly or below `usr/bin`.
     pub fn in_folder(label: &str, folder: &Path) -> Result<Self> {
-        let bin = if folder.join("usr/bin/etcd").is_file() { folder.join("usr/bin") } else { folder.to_owned() };
+        let bin = if folder.join("usr/bin/etcd").is_file() {
+            folder.join("usr/bin")
+        } else {
+            folder.to_owned()
+        };
         let etcd = bin.join("etcd");
         ensure!(etcd.is_file(), "no program `etcd` in {}", bin.display());
         let etcdutl = Some(bin.join("etcdutl")).filter(|path| path.is_file());
@@ -50,7 +54,9 @@ impl Programs {
 /// Built once in a process: the tests of one binary share the answer.
 pub fn ours() -> Result<Programs> {
     static OURS: OnceLock<Result<Programs, String>> = OnceLock::new();
-    OURS.get_or_init(|| find_ours().map_err(|error| format!("{error:#}"))).clone().map_err(|text| anyhow!(text))
+    OURS.get_or_init(|| find_ours().map_err(|error| format!("{error:#}")))
+        .clone()
+        .map_err(|text| anyhow!(text))
 }
 
 fn find_ours() -> Result<Programs> {
@@ -91,7 +97,11 @@ pub fn real() -> Option<Programs> {
         .filter_map(|entry| {
             let entry = entry.ok()?;
             let name = entry.file_name();
-            let numbers = name.to_str()?.split('.').map(|part| part.parse().ok()).collect::<Option<Vec<u64>>>()?;
+            let numbers = name
+                .to_str()?
+                .split('.')
+                .map(|part| part.parse().ok())
+                .collect::<Option<Vec<u64>>>()?;
             Some((numbers, entry.path()))
         })
         .collect();
@@ -121,10 +131,15 @@ fn labelled(folder: &Path) -> Option<Programs> {
 
 /// Asks a server program for its version: the first line is `etcd Version: 3.5.16`.
 fn version_of(etcd: &Path) -> Result<String> {
-    let output = Command::new(etcd).arg("--version").output().with_context(|| format!("run {}", etcd.display()))?;
+    let output = Command::new(etcd)
+        .arg("--version")
+        .output()
+        .with_context(|| format!("run {}", etcd.display()))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().next().unwrap_or_default();
-    let version = line.strip_prefix("etcd Version: ").with_context(|| format!("unexpected version line {line:?}"))?;
+    let version = line
+        .strip_prefix("etcd Version: ")
+        .with_context(|| format!("unexpected version line {line:?}"))?;
     Ok(version.trim().to_owned())
 }
 
@@ -136,7 +151,9 @@ pub fn real_folder() -> Result<PathBuf> {
     let exe = std::env::current_exe().context("find the running program")?;
     // cargo marks its target folder with this file.
     let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").is_file());
-    Ok(target.context("the program is not in a cargo target folder; set CARGO_TARGET_DIR")?.join("real-etcd"))
+    Ok(target
+        .context("the program is not in a cargo target folder; set CARGO_TARGET_DIR")?
+        .join("real-etcd"))
 }
 
 /// Fetches Debian's etcd packages into [`real_folder`] and returns its programs.
@@ -161,13 +178,19 @@ pub fn fetch() -> Result<Programs> {
 
 fn fetch_suite(folder: &Path, suite: &str) -> Result<Programs> {
     let mirror = std::env::var("RETCD_DEBIAN_MIRROR").unwrap_or_else(|_| MIRROR.to_owned());
-    let work = tempfile::Builder::new().prefix("apt-").tempdir_in(folder).context("create a folder for apt")?;
+    let work = tempfile::Builder::new()
+        .prefix("apt-")
+        .tempdir_in(folder)
+        .context("create a folder for apt")?;
     let root = work.path();
     for sub in ["etc", "state/lists/partial", "cache/archives/partial", "packages"] {
         std::fs::create_dir_all(root.join(sub))?;
     }
     let keyring = "/usr/share/keyrings/debian-archive-keyring.gpg";
-    std::fs::write(root.join("etc/sources.list"), format!("deb [signed-by={keyring}] {mirror} {suite} main\n"))?;
+    std::fs::write(
+        root.join("etc/sources.list"),
+        format!("deb [signed-by={keyring}] {mirror} {suite} main\n"),
+    )?;
     std::fs::write(root.join("status"), "")?;
     let conf = root.join("apt.conf");
     let at = root.display();
@@ -193,10 +216,12 @@ fn fetch_suite(folder: &Path, suite: &str) -> Result<Programs> {
     for entry in std::fs::read_dir(root.join("packages"))? {
         run(Command::new("dpkg-deb").arg("-x").arg(entry?.path()).arg(&unpacked))?;
     }
-    let version = version_of(&unpacked.join("usr/bin/etcd")).context("the fetched etcd does not run here")?;
+    let version =
+        version_of(&unpacked.join("usr/bin/etcd")).context("the fetched etcd does not run here")?;
     let place = folder.join(&version);
     if !place.exists() {
-        std::fs::rename(&unpacked, &place).with_context(|| format!("put etcd into {}", place.display()))?;
+        std::fs::rename(&unpacked, &place)
+            .with_context(|| format!("put etcd into {}", place.display()))?;
     }
     labelled(&place).with_context(|| format!("{} holds no etcd", place.display()))
 }

@@ -13,7 +13,7 @@ impl Random {
     }
 
     /// A number from all of `u64`.
-    pub fn next(&mut self) -> u64 {
+    pub fn number(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.state;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Random {
 
     /// A number below `end`, which is not 0. The bias of the remainder does not matter for tests.
     pub fn below(&mut self, end: u64) -> u64 {
-        self.next() % end.max(1)
+        self.number() % end.max(1)
     }
 
     /// An index into something of this length.
@@ -51,6 +51,7 @@ impl Random {
 
 /// A seed that differs from run to run, for runs that were given none; it is printed and can be given.
 pub fn fresh_seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     Random::new(u64::from(now.subsec_nanos()) ^ (now.as_secs() << 20)).below(1_000_000_000)
 }

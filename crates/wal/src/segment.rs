@@ -129,10 +129,14 @@ impl SegmentReader {
         if left == 0 {
             return Ok(None);
         }
+        self.fill(left.min(WORD_BYTES as u64))?;
         if left < WORD_BYTES as u64 {
+            // A reserved length that is no multiple of a word ends in a piece of one.
+            if self.chunk.iter().all(|&byte| byte == 0) {
+                return Ok(None);
+            }
             return Err(self.torn(format!("only {left} bytes of a length word")));
         }
-        self.fill(WORD_BYTES as u64)?;
         let word = self.chunk.get(..WORD_BYTES).unwrap_or_default().get_u64_le();
         if word == 0 {
             return Ok(None);

@@ -311,7 +311,7 @@ mod tests {
         for kind in [FaultKind::Write, FaultKind::Sync] {
             disk.inject(Fault::once(kind, 0));
             save(&disk.dir(), &snapshot(1, 1)).unwrap_err();
-            assert_eq!(list(&disk), [name.clone()]);
+            assert_eq!(list(&disk), std::slice::from_ref(&name));
             load(&disk.dir(), &name).unwrap();
         }
     }

@@ -1,11 +1,14 @@
 //! Replays the fuzz corpus (`fuzz/corpus` of the workspace) on stable, and throws random bytes at the same functions.
+#![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 use std::path::Path;
 
 use proptest::prelude::*;
 use wal::fuzz;
 
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+type Target = fn(&[u8]);
+
+const TARGETS: [(&str, Target); 4] = [
     ("wal_segment", fuzz::wal_segment),
     ("wal_damage", fuzz::wal_damage),
     ("wal_records", fuzz::wal_records),

@@ -2,6 +2,7 @@
 //! unsynced sectors and names survives, the log opens, holds everything that was acknowledged, and goes on.
 //!
 //! `WAL_CRASH_REOPENINGS` sets how many crashes are looked at (default 12,000).
+#![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! Logs and snapshots that real etcd wrote, with its own verdicts on damaged ones.
+#![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 mod support;
 

@@ -1,4 +1,5 @@
 //! One behaviour a test: locks, cuts, purging, failures, and logs made by hand.
+#![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 mod support;
 

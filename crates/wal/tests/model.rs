@@ -1,4 +1,5 @@
 //! Random use of a log, with cuts, releases, purges, kills and reopenings, against a plain list of what it was told.
+#![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 mod support;
 
@@ -26,6 +27,12 @@ enum Step {
         keep: usize,
     },
     Preallocate,
+    /// The process ends, and another one opens the log.
+    Stop(Stop),
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stop {
     Close,
     Kill,
     PowerCut,
@@ -39,9 +46,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0u64..8).prop_map(Step::Commit),
         2 => (1usize..4).prop_map(|keep| Step::Snapshot { keep }),
         1 => Just(Step::Preallocate),
-        1 => Just(Step::Close),
-        1 => Just(Step::Kill),
-        1 => Just(Step::PowerCut),
+        1 => Just(Step::Stop(Stop::Close)),
+        1 => Just(Step::Stop(Stop::Kill)),
+        1 => Just(Step::Stop(Stop::PowerCut)),
     ]
 }
 
@@ -115,16 +122,16 @@ fn run(steps: &[Step], options: &Options) {
                 );
             }
             Step::Preallocate => log.preallocator().run().unwrap(),
-            Step::Close | Step::Kill | Step::PowerCut => {
-                match step {
-                    Step::Close => {
+            Step::Stop(stop) => {
+                match stop {
+                    Stop::Close => {
                         log.close().unwrap();
                         durable = told.clone();
                         let left = names(&disk.dir().subdir("wal").unwrap());
                         assert!(left.iter().all(|name| name.ends_with(".wal")), "{left:?}");
                     }
-                    Step::Kill => disk.kill(),
-                    _ => disk.crash(&mut LoseAll),
+                    Stop::Kill => disk.kill(),
+                    Stop::PowerCut => disk.crash(&mut LoseAll),
                 }
                 told = durable.clone();
                 let member = disk.dir();
@@ -155,7 +162,7 @@ proptest! {
         segment_bytes in prop_oneof![Just(200u64), 500u64..5_000, Just(1 << 20)],
     ) {
         let mut steps = steps;
-        steps.extend([Step::Close, Step::PowerCut]);
+        steps.extend([Step::Stop(Stop::Close), Step::Stop(Stop::PowerCut)]);
         run(&steps, &Options { segment_bytes });
     }
 }

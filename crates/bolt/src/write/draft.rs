@@ -34,6 +34,12 @@ impl Slice {
     pub(super) fn len(self) -> usize {
         self.len_bytes as usize
     }
+
+    /// For tests of what looks at lengths only.
+    #[cfg(test)]
+    pub(super) const fn of_len(len_bytes: u32) -> Self {
+        Self { chunk: 0, len_bytes, offset: 0 }
+    }
 }
 
 /// Where slices lead.

@@ -207,6 +207,7 @@ impl Draft {
         let mut parts = Vec::new();
         let mut from = kept_items;
         for to in split(items, kept_items, page_size, fill) {
+            assert!(self.node(node).kind == Kind::Leaf || to - from >= 2, "from {from} to {to} kept {kept_items} items {:?} origin {:?} unb {}", items.iter().map(|i| (i.len_bytes())).collect::<Vec<_>>(), self.node(node).origin, self.node(node).unbalanced);
             let len_bytes =
                 PAGE_HEADER_BYTES + items[from..to].iter().map(Item::len_bytes).sum::<usize>();
             let pages = len_bytes.div_ceil(page_size) as u64;
@@ -409,8 +410,11 @@ fn split(items: &[Item], from: usize, page_size: usize, fill_percent: f32) -> Ve
         let has_enough = count >= SPLIT_ITEMS_MIN || (count > 0 && len_bytes >= large);
         let leaves_enough = left >= SPLIT_ITEMS_MIN || next_bytes >= large;
         let unused = len_bytes.next_multiple_of(page_size) - len_bytes;
-        let is_full = len_bytes + next_bytes > threshold
-            && (len_bytes <= page_size || unused <= len_bytes / 8 || len_bytes >= large);
+        // The last place for a cut, if the rest is not to overflow.
+        let is_last_chance = left == SPLIT_ITEMS_MIN && len_bytes <= page_size;
+        let is_full = is_last_chance
+            || len_bytes + next_bytes > threshold
+                && (len_bytes <= page_size || unused <= len_bytes / 8 || len_bytes >= large);
         if may_split && has_enough && leaves_enough && is_full || count == PAGE_ITEMS_MAX {
             ends.push(at);
             start = at;

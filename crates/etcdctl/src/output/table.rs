@@ -103,8 +103,11 @@ pub(super) fn hash_rows(list: &[(String, pb::HashKvResponse)]) -> Vec<Vec<String
         .collect()
 }
 
-/// Draws a table.
+/// Draws a table. White space at the ends of a cell is not kept.
 fn draw(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let trim =
+        |row: &Vec<String>| row.iter().map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = rows.iter().map(trim).collect();
     let width = |(index, column): (usize, &&str)| {
         let cells = rows.iter().filter_map(|row| row.get(index)).map(|cell| cell.chars().count());
         cells.chain([column.chars().count()]).max().unwrap_or(0)
@@ -123,7 +126,7 @@ fn draw(columns: &[&str], rows: &[Vec<String>]) -> String {
         .map(|(column, width)| format!("{:^width$}", column.to_uppercase()));
     text.push_str(&line(header.collect()));
     text.push_str(&rule("├", "┼", "┤"));
-    for row in rows {
+    for row in &rows {
         text.push_str(&line(
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:>width$}")).collect(),
         ));

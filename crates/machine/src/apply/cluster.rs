@@ -1,7 +1,7 @@
 //! What changes the cluster: conf changes, published members, cluster version, downgrade.
 //!
-//! etcd 3.6 has requests for the last three. 3.5 applies them too, but sends v2 requests for the first two of them; both forms do the
-//! same here.
+//! etcd 3.6 has requests for the last three. 3.5 applies them too, but sends v2 requests for the first two of them;
+//! both forms do the same here.
 
 use proto::etcdserverpb::Request as V2Request;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
@@ -151,7 +151,8 @@ impl Machine {
         Ok(Ok(self.answer(Response::Done)))
     }
 
-    /// Validates a conf change and carries it out. Raft is told in any case: of a change that is refused, that it changes nothing.
+    /// Validates a conf change and carries it out. Raft is told in any case: of a change that is refused, that it
+    /// changes nothing.
     pub(super) fn apply_conf_change(
         &mut self,
         entry: Entry,

@@ -1,7 +1,7 @@
 //! Conf changes: which are valid, and what they do to the members.
 //!
-//! Validation happens when the entry is applied, on every member with the same result: two valid proposals can become an
-//! invalid second one by the order in which they were committed.
+//! Validation happens when the entry is applied, on every member with the same result: two valid proposals can become
+//! an invalid second one by the order in which they were committed.
 //!
 //! Upstream: `ValidateConfigurationChange` in `membership/cluster.go`, `applyConfChange` in `etcdserver/server.go`
 //! (3.5.30).

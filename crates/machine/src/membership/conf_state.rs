@@ -1,8 +1,8 @@
 //! What raft's configuration becomes by a conf change of etcd.
 //!
-//! etcd changes one member at a time and never enters a joint configuration, so the configuration follows from the changes
-//! alone. The state machine keeps it beside the members: the row `confState` and the snapshot then stand for exactly the
-//! entry that they say, without asking raft.
+//! etcd changes one member at a time and never enters a joint configuration, so the configuration follows from the
+//! changes alone. The state machine keeps it beside the members: the row `confState` and the snapshot then stand for
+//! exactly the entry that they say, without asking raft.
 //!
 //! Upstream: `confchange/confchange.go` of etcd-io/raft, the `Simple` path.
 

@@ -10,9 +10,9 @@
 //! └── 1
 //! ```
 //!
-//! etcd 3.5 cannot start without it, and 3.6 refuses anything else in it. It is built afresh from the members each time, as 3.6
-//! does; the history that 3.5 keeps for v2 watchers stays empty, but must have its 1000 slots, or 3.5 crashes at the
-//! next change.
+//! etcd 3.5 cannot start without it, and 3.6 refuses anything else in it. It is built afresh from the members each
+//! time, as 3.6 does; the history that 3.5 keeps for v2 watchers stays empty, but must have its 1000 slots, or 3.5
+//! crashes at the next change.
 //!
 //! Upstream: `server/etcdserver/api/v2store`, `membership/store.go`, `membership/storev2.go` (3.5.30, 3.6.14).
 

@@ -6,8 +6,8 @@
 //! - the tree in the `.snap` file ([`document`]), which stands for the snapshot's index. etcd 3.5 starts from it and
 //!   replays every log entry behind it, whether the rows have that entry already or not.
 //!
-//! This module does as 3.5: it starts from the document, and the rows follow. Only when there is no document (a directory of 3.7) it
-//! starts from the rows.
+//! This module does as 3.5: it starts from the document, and the rows follow. Only when there is no document (a
+//! directory of 3.7) it starts from the rows.
 //!
 //! - `changes` decides on conf changes and carries them out;
 //! - `conf_state` is what raft's configuration becomes by them;

@@ -35,13 +35,23 @@ fn single_requests() {
     let request = RangeRequest { key: "k".into(), ..RangeRequest::default() };
     assert_eq!(range(&request), Ok(()));
     assert_eq!(range(&RangeRequest { sort_order: 9, ..request.clone() }), Ok(()));
-    assert_eq!(range(&RangeRequest { sort_target: 5, ..request }), Err(CheckError::InvalidSortOption));
+    assert_eq!(
+        range(&RangeRequest { sort_target: 5, ..request }),
+        Err(CheckError::InvalidSortOption)
+    );
 
-    let request = PutRequest { key: "k".into(), value: "v".into(), lease: 1, ..PutRequest::default() };
+    let request =
+        PutRequest { key: "k".into(), value: "v".into(), lease: 1, ..PutRequest::default() };
     assert_eq!(put_of(PutRequest::default()), Err(CheckError::EmptyKey));
     assert_eq!(put_of(request.clone()), Ok(()));
-    assert_eq!(put_of(PutRequest { ignore_value: true, ..request.clone() }), Err(CheckError::ValueProvided));
-    assert_eq!(put_of(PutRequest { ignore_lease: true, ..request }), Err(CheckError::LeaseProvided));
+    assert_eq!(
+        put_of(PutRequest { ignore_value: true, ..request.clone() }),
+        Err(CheckError::ValueProvided)
+    );
+    assert_eq!(
+        put_of(PutRequest { ignore_lease: true, ..request }),
+        Err(CheckError::LeaseProvided)
+    );
     assert_eq!(delete_range(&DeleteRangeRequest::default()), Err(CheckError::EmptyKey));
 }
 
@@ -57,20 +67,31 @@ fn counts_operations_by_level() {
     // One outer operation leaves 127; siblings have the same budget each.
     assert_eq!(check_success(vec![nested(gets(127), vec![])]), Ok(()));
     assert_eq!(check_success(vec![nested(gets(128), vec![])]), Err(CheckError::TooManyOps));
-    assert_eq!(check_success(vec![nested(gets(126), gets(126)), nested(gets(126), vec![])]), Ok(()));
+    assert_eq!(
+        check_success(vec![nested(gets(126), gets(126)), nested(gets(126), vec![])]),
+        Ok(())
+    );
     // Compares and the other branch count too, by the largest.
     let compare = vec![Compare { key: "k".into(), ..Compare::default() }; 128];
-    let request = TxnRequest { compare, success: vec![nested(vec![get("k")], vec![])], failure: vec![] };
+    let request =
+        TxnRequest { compare, success: vec![nested(vec![get("k")], vec![])], failure: vec![] };
     assert_eq!(txn(&request, 128), Err(CheckError::TooManyOps));
 }
 
 #[test]
 fn operations_are_checked_depth_first() {
-    let request = TxnRequest { compare: vec![Compare::default()], success: vec![put("")], failure: vec![] };
+    let request =
+        TxnRequest { compare: vec![Compare::default()], success: vec![put("")], failure: vec![] };
     assert_eq!(txn(&request, 128), Err(CheckError::EmptyKey));
     assert_eq!(check_success(vec![RequestOp { request: None }]), Err(CheckError::NoOperation));
-    assert_eq!(check_success(vec![nested(vec![put("")], vec![]), RequestOp { request: None }]), Err(CheckError::EmptyKey));
-    assert_eq!(check_success(vec![nested(vec![], vec![RequestOp { request: None }])]), Err(CheckError::NoOperation));
+    assert_eq!(
+        check_success(vec![nested(vec![put("")], vec![]), RequestOp { request: None }]),
+        Err(CheckError::EmptyKey)
+    );
+    assert_eq!(
+        check_success(vec![nested(vec![], vec![RequestOp { request: None }])]),
+        Err(CheckError::NoOperation)
+    );
     // What is malformed wins over what is duplicate.
     assert_eq!(check_success(vec![put("a"), put("a"), put("")]), Err(CheckError::EmptyKey));
 }
@@ -86,7 +107,8 @@ fn one_key_is_changed_once() {
     assert_eq!(check_success(vec![delete("a", "z"), delete("b", "c")]), Ok(()));
     let request = TxnRequest { compare: vec![], success: vec![put("a")], failure: vec![put("a")] };
     assert_eq!(txn(&request, 128), Ok(()));
-    let request = TxnRequest { compare: vec![], success: vec![], failure: vec![put("a"), put("a")] };
+    let request =
+        TxnRequest { compare: vec![], success: vec![], failure: vec![put("a"), put("a")] };
     assert_eq!(txn(&request, 128), DUPLICATE);
 }
 
@@ -117,9 +139,11 @@ fn a_delete_to_the_end_of_the_keys_is_not_seen() {
 fn nesting_is_bounded() {
     let mut request = TxnRequest::default();
     for _ in 0..MAX_NESTING - 1 {
-        request = TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
+        request =
+            TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
     }
     assert_eq!(txn(&request, 10_000), Ok(()));
-    request = TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
+    request =
+        TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
     assert_eq!(txn(&request, 10_000), Err(CheckError::TooManyOps));
 }

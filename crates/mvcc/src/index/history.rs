@@ -150,7 +150,9 @@ impl Entry {
             None => history.open = Some(Generation::begin(revision)),
         }
         match &history.open {
-            Some(open) => Found { modified: revision, created: open.created, version: open.version },
+            Some(open) => {
+                Found { modified: revision, created: open.created, version: open.version }
+            }
             None => unreachable!("just opened"),
         }
     }
@@ -209,7 +211,9 @@ impl Entry {
             Entry::History(history) => history,
         };
         // The first generation that ends at or after `at`, or did not end.
-        if let Some(generation) = history.closed.iter().find(|generation| generation.last.main >= at) {
+        if let Some(generation) =
+            history.closed.iter().find(|generation| generation.last.main >= at)
+        {
             let (revision, _) = generation.newest(at)?;
             return Some(Kept { revision, is_tombstone: revision == generation.last });
         }

@@ -32,7 +32,8 @@ impl Leaf {
 
     /// Whether another leaf may be appended without being near full afterwards.
     pub(super) fn has_room_for(&self, other: &Leaf) -> bool {
-        self.len() + other.len() <= MAX_KEYS / 2 && self.bytes.len() + other.bytes.len() <= MAX_KEY_BYTES / 2
+        self.len() + other.len() <= MAX_KEYS / 2
+            && self.bytes.len() + other.bytes.len() <= MAX_KEY_BYTES / 2
     }
 
     fn start_of(&self, place: usize) -> usize {
@@ -75,7 +76,8 @@ impl Leaf {
     /// Puts a key at the place where it belongs. The leaf must not be full.
     pub(super) fn insert(&mut self, place: usize, key: &[u8], entry: Entry) {
         let start = self.start_of(place);
-        let len = u32::try_from(key.len()).expect("keys come in messages, which are shorter than 4 GiB");
+        let len =
+            u32::try_from(key.len()).expect("keys come in messages, which are shorter than 4 GiB");
         if self.entries.len() == self.entries.capacity() {
             // Doubling would leave a third of the index unused.
             let more = (self.len() / 4).max(4);
@@ -133,7 +135,9 @@ impl Leaf {
             for (place, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
                 if kept[place] {
                     smaller.bytes.extend_from_slice(self.key(place));
-                    smaller.ends.push(u32::try_from(smaller.bytes.len()).expect("no longer than it was"));
+                    smaller
+                        .ends
+                        .push(u32::try_from(smaller.bytes.len()).expect("no longer than it was"));
                     smaller.entries.push(entry);
                 }
             }
@@ -151,6 +155,8 @@ impl Leaf {
 
     #[cfg(test)]
     pub(super) fn heap_bytes(&self) -> usize {
-        self.bytes.capacity() + self.ends.capacity() * 4 + self.entries.capacity() * size_of::<Entry>()
+        self.bytes.capacity()
+            + self.ends.capacity() * 4
+            + self.entries.capacity() * size_of::<Entry>()
     }
 }

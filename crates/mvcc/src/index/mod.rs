@@ -54,7 +54,11 @@ pub(crate) struct KeyIndex {
 
 impl Default for KeyIndex {
     fn default() -> Self {
-        KeyIndex { leaves: BTreeMap::from([(Box::default(), Leaf::default())]), len: 0, forgotten: 0 }
+        KeyIndex {
+            leaves: BTreeMap::from([(Box::default(), Leaf::default())]),
+            len: 0,
+            forgotten: 0,
+        }
     }
 }
 
@@ -142,7 +146,9 @@ impl KeyIndex {
     pub(crate) fn restore(&mut self, key: &[u8], revision: Revision, row: RestoredRow) -> bool {
         let (leaf, Ok(place)) = self.locate_mut(key) else {
             let entry = match row {
-                RestoredRow::Put { create_revision, version } => Entry::restored(revision, create_revision, version),
+                RestoredRow::Put { create_revision, version } => {
+                    Entry::restored(revision, create_revision, version)
+                }
                 RestoredRow::Tombstone => Entry::restored_tombstone(revision),
             };
             self.insert(key, entry);
@@ -167,9 +173,15 @@ impl KeyIndex {
     }
 
     /// Forgets what a compaction at `at` removes, in `leaves` leaves from `cursor` on. Returns whether there is more.
-    pub(crate) fn compact_leaves(&mut self, cursor: &mut Box<[u8]>, leaves: usize, at: i64) -> bool {
+    pub(crate) fn compact_leaves(
+        &mut self,
+        cursor: &mut Box<[u8]>,
+        leaves: usize,
+        at: i64,
+    ) -> bool {
         for _ in 0..leaves {
-            let mut from_cursor = self.leaves.range_mut::<[u8], _>((Bound::Included(&**cursor), Bound::Unbounded));
+            let mut from_cursor =
+                self.leaves.range_mut::<[u8], _>((Bound::Included(&**cursor), Bound::Unbounded));
             let Some((lowest, leaf)) = from_cursor.next() else { return false };
             let removed = leaf.retain(|entry| entry.compact(at));
             let lowest = lowest.clone();
@@ -199,8 +211,13 @@ impl KeyIndex {
             KeyRange::Single(_) | KeyRange::From(_) => None,
         };
         let first_leaf = self.leaf_bound(start);
-        let mut place = self.leaves.get(first_leaf).map_or(0, |leaf| leaf.search(start).unwrap_or_else(|place| place));
-        for (_, leaf) in self.leaves.range::<[u8], _>((Bound::Included(first_leaf), Bound::Unbounded)) {
+        let mut place = self
+            .leaves
+            .get(first_leaf)
+            .map_or(0, |leaf| leaf.search(start).unwrap_or_else(|place| place));
+        for (_, leaf) in
+            self.leaves.range::<[u8], _>((Bound::Included(first_leaf), Bound::Unbounded))
+        {
             // Compare with the end once a leaf where the whole leaf lies inside.
             let check = end.filter(|end| leaf.last_key().is_some_and(|last| last >= *end));
             while place < leaf.len() {
@@ -228,12 +245,14 @@ impl KeyIndex {
     }
 
     fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        let (_, leaf) = self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
+        let (_, leaf) =
+            self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
         leaf.search(key).ok().map(|place| leaf.entry(place))
     }
 
     fn locate_mut(&mut self, key: &[u8]) -> (&mut Leaf, Result<usize, usize>) {
-        match self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back() {
+        match self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
+        {
             Some((_, leaf)) => {
                 let place = leaf.search(key);
                 (leaf, place)
@@ -281,7 +300,11 @@ impl KeyIndex {
         if leaf.len() == 0 {
             return;
         }
-        match self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(lowest))).next_back() {
+        match self
+            .leaves
+            .range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(lowest)))
+            .next_back()
+        {
             Some((_, before)) if before.has_room_for(&leaf) => before.append(leaf),
             _ => {
                 self.leaves.insert(lowest.into(), leaf);

@@ -18,7 +18,8 @@ impl Naive {
         if is_tombstone {
             return None;
         }
-        let life: Vec<_> = upto.iter().rev().take_while(|(_, is_tombstone)| !is_tombstone).collect();
+        let life: Vec<_> =
+            upto.iter().rev().take_while(|(_, is_tombstone)| !is_tombstone).collect();
         Some(Found { modified, created: life.last()?.0.main, version: life.len() as i64 })
     }
 
@@ -79,7 +80,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: crate::cases(48), ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::cases(48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn agrees_with_the_naive_history(steps in steps()) {
@@ -203,12 +204,18 @@ fn a_key_deleted_and_put_again_in_one_transaction_keeps_its_new_row() {
     let mut index = KeyIndex::default();
     index.put(b"b", Revision::new(2, 0));
     index.tombstone(b"b", Revision::new(3, 0));
-    assert_eq!(index.put(b"b", Revision::new(3, 1)), Found { modified: Revision::new(3, 1), created: 3, version: 1 });
+    assert_eq!(
+        index.put(b"b", Revision::new(3, 1)),
+        Found { modified: Revision::new(3, 1), created: 3, version: 1 }
+    );
     assert!(index.keeps(b"b", Revision::new(3, 0), 3));
     assert!(index.keeps(b"b", Revision::new(3, 1), 3));
     assert!(!index.keeps(b"b", Revision::new(2, 0), 3));
     compact(&mut index, 3);
-    assert_eq!(index.find(b"b", 3), Some(Found { modified: Revision::new(3, 1), created: 3, version: 1 }));
+    assert_eq!(
+        index.find(b"b", 3),
+        Some(Found { modified: Revision::new(3, 1), created: 3, version: 1 })
+    );
     compact(&mut index, 4);
     assert_eq!(index.find(b"b", 4).map(|found| found.modified), Some(Revision::new(3, 1)));
 }
@@ -220,7 +227,10 @@ fn a_compacted_key_keeps_its_version_and_creation() {
         index.put(b"k", Revision::first_of(main));
     }
     compact(&mut index, 7);
-    assert_eq!(index.find(b"k", 7), Some(Found { modified: Revision::first_of(7), created: 2, version: 6 }));
+    assert_eq!(
+        index.find(b"k", 7),
+        Some(Found { modified: Revision::first_of(7), created: 2, version: 6 })
+    );
     assert_eq!(index.put(b"k", Revision::first_of(10)).version, 9);
 }
 

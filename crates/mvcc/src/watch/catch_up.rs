@@ -12,11 +12,7 @@ use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc};
 use backend::schema::{Revision, RowKey};
 use bytes::Bytes;
 
-use super::{
-    Event, Events, Hub,
-    groups::GroupId,
-    hub::Variant,
-};
+use super::{Event, Events, Hub, groups::GroupId, hub::Variant};
 use crate::{
     Reader, StorageError,
     row::{NewRow, RowView, key_of},
@@ -116,11 +112,13 @@ impl Hub {
             let Some(watcher) = self.watcher(slot) else { continue };
             let (group, variant) = (watcher.group, watcher.variant);
             let matched = &self.groups.get(group).matched;
-            let first = matched.partition_point(|number| window.past[*number as usize].revision < next);
+            let first =
+                matched.partition_point(|number| window.past[*number as usize].revision < next);
             let events = match shared.get(&(group, variant, first)) {
                 Some(events) => Arc::clone(events),
                 None => {
-                    let events = Arc::new(gather(&mut window.past, &matched[first..], variant, history)?);
+                    let events =
+                        Arc::new(gather(&mut window.past, &matched[first..], variant, history)?);
                     shared.insert((group, variant, first), Arc::clone(&events));
                     events
                 }
@@ -166,7 +164,10 @@ impl Hub {
         let current = self.current;
         history.rows(from, current, &mut |key, value| {
             let Revision { main, sub } = key.revision;
-            if main != last && (seen >= rows || revisions >= limits.message_revisions || bytes >= limits.message_bytes)
+            if main != last
+                && (seen >= rows
+                    || revisions >= limits.message_revisions
+                    || bytes >= limits.message_bytes)
             {
                 window.to = main - 1;
                 return Ok(ControlFlow::Break(()));
@@ -175,7 +176,8 @@ impl Hub {
             last = main;
             let malformed = |what| StorageError::Row { main, sub, what };
             let user_key = key_of(value).map_err(|error| malformed(error.0))?;
-            let number = u32::try_from(window.past.len()).map_err(|_| malformed("one revision has 2^32 changes"))?;
+            let number = u32::try_from(window.past.len())
+                .map_err(|_| malformed("one revision has 2^32 changes"))?;
             if !groups.note(user_key, number, |group| group.lagging > 0, &mut window.touched) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -214,10 +216,11 @@ fn gather(
             continue;
         }
         if past.with_previous.is_none() {
-            past.with_previous = Some(match history.previous(&past.event.key, past.revision - 1)? {
-                Some(previous) => past.event.encode_with_previous(&previous),
-                None => past.event.encoded().clone(),
-            });
+            past.with_previous =
+                Some(match history.previous(&past.event.key, past.revision - 1)? {
+                    Some(previous) => past.event.encode_with_previous(&previous),
+                    None => past.event.encoded().clone(),
+                });
         }
         if let Some(form) = &past.with_previous {
             events.push(form.clone());

@@ -47,7 +47,10 @@ impl Event {
     pub(crate) fn put(row: &NewRow<'_>) -> (Self, Bytes) {
         let EncodedChange { event, row: encoded_row, key } = row::encode_put(row);
         let kind = EventKind::Put { is_create: row.create_revision == row.mod_revision };
-        (Event { kind, key, lease: row.lease, encoded: event, kv: encoded_row.clone() }, encoded_row)
+        (
+            Event { kind, key, lease: row.lease, encoded: event, kv: encoded_row.clone() },
+            encoded_row,
+        )
     }
 
     /// Makes the event of a deletion, and its row.
@@ -93,8 +96,12 @@ mod tests {
         let (event, row) = Event::delete(b"gone", 77);
         let kv = mvccpb::KeyValue { key: "gone".into(), mod_revision: 77, ..Default::default() };
         assert_eq!(event.kv, kv.encode_to_vec());
-        assert_eq!(row, mvccpb::KeyValue { key: "gone".into(), ..Default::default() }.encode_to_vec());
-        let previous = mvccpb::KeyValue { key: "gone".into(), value: "v".into(), ..Default::default() };
+        assert_eq!(
+            row,
+            mvccpb::KeyValue { key: "gone".into(), ..Default::default() }.encode_to_vec()
+        );
+        let previous =
+            mvccpb::KeyValue { key: "gone".into(), value: "v".into(), ..Default::default() };
         let expected = mvccpb::Event { r#type: 1, kv: Some(kv), prev_kv: Some(previous.clone()) };
         assert_eq!(
             event.encode_with_previous(&previous.encode_to_vec()),

@@ -53,7 +53,8 @@ impl Groups {
         if let Some(id) = known {
             return id;
         }
-        let group = Group { watched: watched.clone(), synced: Vec::new(), lagging: 0, matched: Vec::new() };
+        let group =
+            Group { watched: watched.clone(), synced: Vec::new(), lagging: 0, matched: Vec::new() };
         let id = match self.free.pop() {
             Some(id) => {
                 self.groups[id as usize] = group;
@@ -61,7 +62,8 @@ impl Groups {
             }
             None => {
                 self.groups.push(group);
-                u32::try_from(self.groups.len() - 1).expect("fewer than 2^32 watchers fit in memory")
+                u32::try_from(self.groups.len() - 1)
+                    .expect("fewer than 2^32 watchers fit in memory")
             }
         };
         match watched {

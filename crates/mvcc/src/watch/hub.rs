@@ -195,7 +195,8 @@ impl Hub {
             Some(slot) => slot,
             None => {
                 self.streams.push(Slot { serial: 0, stream: None });
-                u32::try_from(self.streams.len() - 1).expect("fewer than 2^32 streams fit in memory")
+                u32::try_from(self.streams.len() - 1)
+                    .expect("fewer than 2^32 streams fit in memory")
             }
         };
         let entry = &mut self.streams[slot as usize];
@@ -270,7 +271,8 @@ impl Hub {
             }
             None => {
                 self.watchers.push(Some(watcher));
-                u32::try_from(self.watchers.len() - 1).expect("fewer than 2^32 watchers fit in memory")
+                u32::try_from(self.watchers.len() - 1)
+                    .expect("fewer than 2^32 watchers fit in memory")
             }
         };
         self.stats.watchers += 1;
@@ -279,7 +281,12 @@ impl Hub {
         }
         self.enqueue(
             stream_id.slot,
-            Message { watch_id: id, revision: store_revision, may_fragment: false, body: Body::Created },
+            Message {
+                watch_id: id,
+                revision: store_revision,
+                may_fragment: false,
+                body: Body::Created,
+            },
         );
         if next > self.current {
             self.make_synced(slot);
@@ -289,10 +296,20 @@ impl Hub {
     }
 
     /// Queues the answer to a create request that is refused: `created` and `canceled` at once.
-    pub fn refuse(&mut self, stream: StreamId, reason: impl Into<Cow<'static, str>>, store_revision: i64) {
+    pub fn refuse(
+        &mut self,
+        stream: StreamId,
+        reason: impl Into<Cow<'static, str>>,
+        store_revision: i64,
+    ) {
         if self.stream(stream).is_some() {
             let body = Body::Refused { reason: reason.into() };
-            let message = Message { watch_id: NO_WATCH_ID, revision: store_revision, may_fragment: false, body };
+            let message = Message {
+                watch_id: NO_WATCH_ID,
+                revision: store_revision,
+                may_fragment: false,
+                body,
+            };
             self.enqueue(stream.slot, message);
         }
     }
@@ -304,7 +321,12 @@ impl Hub {
         if let Some(slot) = watcher {
             self.remove_watcher(slot);
         }
-        let message = Message { watch_id, revision: store_revision, may_fragment: false, body: Body::Canceled };
+        let message = Message {
+            watch_id,
+            revision: store_revision,
+            may_fragment: false,
+            body: Body::Canceled,
+        };
         self.enqueue(stream_id.slot, message);
     }
 
@@ -316,10 +338,12 @@ impl Hub {
         let can_tell = watchers.peek().is_some()
             && stream.lagging.is_empty()
             && stream.has_room(&limits)
-            && watchers.all(|slot| self.watcher(slot).is_some_and(|watcher| watcher.start <= current));
+            && watchers
+                .all(|slot| self.watcher(slot).is_some_and(|watcher| watcher.start <= current));
         if can_tell {
             let body = Body::Progress;
-            let message = Message { watch_id: NO_WATCH_ID, revision: current, may_fragment: false, body };
+            let message =
+                Message { watch_id: NO_WATCH_ID, revision: current, may_fragment: false, body };
             self.enqueue(stream_id.slot, message);
         }
     }
@@ -356,8 +380,12 @@ impl Hub {
             return;
         }
         let is_due = std::mem::replace(&mut watcher.is_progress_due, true);
-        let message =
-            Message { watch_id: watcher.id, revision: current, may_fragment: false, body: Body::Progress };
+        let message = Message {
+            watch_id: watcher.id,
+            revision: current,
+            may_fragment: false,
+            body: Body::Progress,
+        };
         let (stream, is_synced, start) = (watcher.stream, watcher.is_synced, watcher.start);
         if is_due && is_synced && start <= current && self.stream_has_room(stream) {
             self.enqueue(stream, message);
@@ -372,7 +400,11 @@ impl Hub {
     ///
     /// # Errors
     /// `history` could not be read. Fatal.
-    pub fn publish(&mut self, batch: &EventBatch, history: &dyn History) -> Result<(), StorageError> {
+    pub fn publish(
+        &mut self,
+        batch: &EventBatch,
+        history: &dyn History,
+    ) -> Result<(), StorageError> {
         if batch.revision <= self.current {
             return Ok(());
         }
@@ -423,8 +455,14 @@ impl Hub {
                 let event_count = events.len() as u64;
                 if events.is_empty() {
                     watcher.next = batch.revision + 1;
-                } else if !Self::deliver(&mut self.streams, &mut self.ready, &self.limits, watcher, batch.revision, events)
-                {
+                } else if !Self::deliver(
+                    &mut self.streams,
+                    &mut self.ready,
+                    &self.limits,
+                    watcher,
+                    batch.revision,
+                    events,
+                ) {
                     fallen.push(slot);
                 } else {
                     watcher.next = batch.revision + 1;
@@ -523,7 +561,8 @@ impl Hub {
         let entry = &mut streams[slot as usize];
         let Some(stream) = entry.stream.as_mut() else { return };
         // Neighbours with the same events share them; they are counted once.
-        let is_shared = stream.queue.back().is_some_and(|(last, _)| last.shares_events_with(&message));
+        let is_shared =
+            stream.queue.back().is_some_and(|(last, _)| last.shares_events_with(&message));
         let cost = message.cost_bytes(is_shared);
         stream.queued_bytes += cost;
         stream.queue.push_back((message, cost));
@@ -561,8 +600,14 @@ impl Hub {
     pub(super) fn deliver_late(&mut self, slot: u32, events: Arc<Events>) -> bool {
         let Some(watcher) = self.watchers[slot as usize].as_mut() else { return false };
         let count = events.len() as u64;
-        let is_queued =
-            Self::deliver(&mut self.streams, &mut self.ready, &self.limits, watcher, self.current, events);
+        let is_queued = Self::deliver(
+            &mut self.streams,
+            &mut self.ready,
+            &self.limits,
+            watcher,
+            self.current,
+            events,
+        );
         if is_queued {
             self.stats.events += count;
         }
@@ -574,7 +619,8 @@ impl Hub {
         let Some(watcher) = self.watchers[slot as usize].as_mut() else { return };
         let group = self.groups.get_mut(watcher.group);
         watcher.is_synced = true;
-        watcher.place = u32::try_from(group.synced.len()).expect("fewer than 2^32 watchers fit in memory");
+        watcher.place =
+            u32::try_from(group.synced.len()).expect("fewer than 2^32 watchers fit in memory");
         group.synced.push(slot);
     }
 

@@ -146,7 +146,12 @@ impl Intervals {
         for child in [left, right] {
             if child != NONE {
                 let candidate = self.node(child).furthest;
-                if self.node(candidate).interval.order_of_ends(&self.node(furthest).interval).is_gt() {
+                if self
+                    .node(candidate)
+                    .interval
+                    .order_of_ends(&self.node(furthest).interval)
+                    .is_gt()
+                {
                     furthest = candidate;
                 }
             }
@@ -258,7 +263,8 @@ mod tests {
     use super::*;
 
     fn interval(start: u8, len: Option<u8>) -> Interval {
-        let end = len.map(|len| Bytes::from((u16::from(start) + u16::from(len) + 1).to_be_bytes().to_vec()));
+        let end = len
+            .map(|len| Bytes::from((u16::from(start) + u16::from(len) + 1).to_be_bytes().to_vec()));
         Interval { start: Bytes::from(u16::from(start).to_be_bytes().to_vec()), end }
     }
 
@@ -274,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { cases: crate::cases(64), ..ProptestConfig::default() })]
+        #![proptest_config(ProptestConfig { cases: crate::cases(64), failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn finds_what_a_list_finds(steps in proptest::collection::vec((any::<u8>(), proptest::option::of(any::<u8>()), any::<bool>()), 1..300)) {

@@ -106,7 +106,9 @@ impl Message {
             Body::Events(_) if is_shared => OVERHEAD_BYTES,
             Body::Events(events) => OVERHEAD_BYTES + events.len_bytes,
             Body::Refused { reason } => OVERHEAD_BYTES + reason.len(),
-            Body::Created | Body::Canceled | Body::Compacted { .. } | Body::Progress => OVERHEAD_BYTES,
+            Body::Created | Body::Canceled | Body::Compacted { .. } | Body::Progress => {
+                OVERHEAD_BYTES
+            }
         }
     }
 
@@ -121,7 +123,8 @@ impl Message {
             return vec![Response { head: self.head(&header, false), events: &[] }];
         };
         let head = self.head(&header, false);
-        if !self.may_fragment || events.len() < 2 || head.len() + events.len_bytes < fragment_bytes {
+        if !self.may_fragment || events.len() < 2 || head.len() + events.len_bytes < fragment_bytes
+        {
             return vec![Response { head, events: &events.parts }];
         }
         // The flag of a fragment that is not the last one counts towards its size.
@@ -148,7 +151,8 @@ impl Message {
 
     /// Encodes everything before the events.
     fn head(&self, header: &ResponseHeader, is_fragment: bool) -> Bytes {
-        let (mut is_created, mut is_canceled, mut compact_revision, mut reason) = (false, false, 0, "");
+        let (mut is_created, mut is_canceled, mut compact_revision, mut reason) =
+            (false, false, 0, "");
         match &self.body {
             Body::Created => is_created = true,
             Body::Refused { reason: why } => {
@@ -163,10 +167,12 @@ impl Message {
             Body::Progress | Body::Events(_) => {}
         }
         let header_len = header.encoded_len();
-        let flags_len = 2 * (usize::from(is_created) + usize::from(is_canceled) + usize::from(is_fragment));
+        let flags_len =
+            2 * (usize::from(is_created) + usize::from(is_canceled) + usize::from(is_fragment));
         let numbers_len = int_field_len(self.watch_id) + int_field_len(compact_revision);
-        let mut buf =
-            BytesMut::with_capacity(nested_len(header_len) + flags_len + numbers_len + nested_len(reason.len()));
+        let mut buf = BytesMut::with_capacity(
+            nested_len(header_len) + flags_len + numbers_len + nested_len(reason.len()),
+        );
         put_length(&mut buf, HEADER, header_len);
         header.encode(&mut buf).expect("a buffer grows");
         put_int_field(&mut buf, WATCH_ID, self.watch_id);
@@ -223,7 +229,8 @@ mod tests {
     use super::*;
     use crate::row::{NewRow, encode_put};
 
-    const HEAD: ResponseHeader = ResponseHeader { cluster_id: 9, member_id: 8, revision: 0, raft_term: 7 };
+    const HEAD: ResponseHeader =
+        ResponseHeader { cluster_id: 9, member_id: 8, revision: 0, raft_term: 7 };
 
     fn decode(response: &Response<'_>) -> WatchResponse {
         let mut buf = Vec::new();
@@ -237,7 +244,14 @@ mod tests {
 
     fn event(value_len: usize) -> Bytes {
         let value = vec![b'v'; value_len];
-        let row = NewRow { key: b"k", value: &value, create_revision: 2, mod_revision: 3, version: 2, lease: 0 };
+        let row = NewRow {
+            key: b"k",
+            value: &value,
+            create_revision: 2,
+            mod_revision: 3,
+            version: 2,
+            lease: 0,
+        };
         encode_put(&row).event
     }
 
@@ -257,7 +271,10 @@ mod tests {
         check(Body::Created, WatchResponse { created: true, ..base.clone() });
         check(Body::Canceled, WatchResponse { canceled: true, ..base.clone() });
         check(Body::Progress, base.clone());
-        check(Body::Compacted { compact_revision: 4 }, WatchResponse { canceled: true, compact_revision: 4, ..base.clone() });
+        check(
+            Body::Compacted { compact_revision: 4 },
+            WatchResponse { canceled: true, compact_revision: 4, ..base.clone() },
+        );
         let reason = "mvcc: watcher range is empty";
         check(
             Body::Refused { reason: reason.into() },
@@ -287,7 +304,9 @@ mod tests {
 
     #[test]
     fn fragments_stay_below_the_limit_and_lose_nothing() {
-        for sizes in [vec![400; 10], vec![5000, 10, 10, 5000, 5000], vec![10; 100], vec![2000, 2000]] {
+        for sizes in
+            [vec![400; 10], vec![5000, 10, 10, 5000, 5000], vec![10; 100], vec![2000, 2000]]
+        {
             let mut events = Events::default();
             for size in &sizes {
                 events.push(event(*size));
@@ -296,7 +315,10 @@ mod tests {
             let message = message(Body::Events(Arc::new(events)));
             let limit = 1500;
             let responses = message.encode(&HEAD, limit);
-            assert_eq!(responses.iter().flat_map(|response| response.events.to_vec()).collect::<Vec<_>>(), all);
+            assert_eq!(
+                responses.iter().flat_map(|response| response.events.to_vec()).collect::<Vec<_>>(),
+                all
+            );
             for (place, response) in responses.iter().enumerate() {
                 let decoded = decode(response);
                 assert_eq!(decoded.fragment, place + 1 < responses.len());

@@ -92,7 +92,8 @@ mod tests {
 
     #[test]
     fn filters_and_revisions() {
-        let request = WatchCreateRequest { key: "k".into(), filters: vec![1, 7], ..Default::default() };
+        let request =
+            WatchCreateRequest { key: "k".into(), filters: vec![1, 7], ..Default::default() };
         let spec = WatchSpec::new(&request).unwrap();
         assert!(spec.drops_deletes && !spec.drops_puts);
         let negative = WatchCreateRequest { start_revision: -1, ..request };
@@ -102,6 +103,9 @@ mod tests {
     #[test]
     fn reasons_are_etcds() {
         assert_eq!(Refusal::EmptyRange.to_string(), "mvcc: watcher range is empty");
-        assert_eq!(Refusal::DuplicateId.to_string(), "mvcc: duplicate watch ID provided on the WatchStream");
+        assert_eq!(
+            Refusal::DuplicateId.to_string(),
+            "mvcc: duplicate watch ID provided on the WatchStream"
+        );
     }
 }

@@ -10,54 +10,59 @@ use mvcc::{Changes, Compaction, KeyRange, Reader, Restored, Store};
 use prost::Message;
 use proto::{
     etcdserverpb::{
-        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-        RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, compare::TargetUnion, request_op::Request,
-        response_op::Response,
+        Compare, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest,
+        RangeResponse, RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse,
+        compare::TargetUnion, request_op::Request, response_op::Response,
     },
     mvccpb::KeyValue,
 };
 use vfs::{Dir, sim::SimDisk};
 
 /// How many cases a property test runs.
-pub fn cases(default: u32) -> u32 {
-    std::env::var("RETCD_PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(default)
+pub(crate) fn cases(default: u32) -> u32 {
+    std::env::var("RETCD_PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok())
+        .unwrap_or(default)
 }
 
 /// A store with what belongs to it.
-pub struct Fixture {
-    pub disk: SimDisk,
-    pub writer: backend::Writer,
-    pub store: Store,
-    pub reader: Reader,
-    pub attachments: Vec<(i64, Bytes)>,
+pub(crate) struct Fixture {
+    pub(crate) disk: SimDisk,
+    pub(crate) writer: backend::Writer,
+    pub(crate) store: Store,
+    pub(crate) reader: Reader,
+    pub(crate) attachments: Vec<(i64, Bytes)>,
     /// Compactions to be run, oldest first.
-    pub compactions: Vec<Compaction>,
+    pub(crate) compactions: Vec<Compaction>,
     index: u64,
 }
 
 impl Fixture {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::open(SimDisk::new())
     }
 
-    pub fn open(disk: SimDisk) -> Self {
+    pub(crate) fn open(disk: SimDisk) -> Self {
         let dir: Arc<dyn Dir> = disk.dir();
-        let (writer, reader) = backend::open(&dir, &backend::Options::default()).expect("the backend opens");
-        let Restored { store, attachments, compaction } = Store::open(reader).expect("the store opens");
+        let (writer, reader) =
+            backend::open(&dir, &backend::Options::default()).expect("the backend opens");
+        let Restored { store, attachments, compaction } =
+            Store::open(reader).expect("the store opens");
         let index = writer.consistent().index;
         let compactions = compaction.into_iter().collect();
         Fixture { reader: store.reader(), disk, writer, store, attachments, compactions, index }
     }
 
     /// Commits what is pending.
-    pub fn commit(&mut self) {
+    pub(crate) fn commit(&mut self) {
         self.index += 1;
         self.writer.set_consistent_index(self.index, 1);
         self.writer.take_commit().expect("no commit runs").run().expect("the commit succeeds");
     }
 
     /// Stops after a commit, and starts again.
-    pub fn restart(mut self) -> Self {
+    pub(crate) fn restart(mut self) -> Self {
         self.commit();
         let disk = self.disk.clone();
         drop(self);
@@ -65,12 +70,16 @@ impl Fixture {
         Self::open(disk)
     }
 
-    pub fn put(&mut self, request: &PutRequest, leases: &BTreeSet<i64>) -> Result<(PutResponse, Changes), mvcc::Error> {
+    pub(crate) fn put(
+        &mut self,
+        request: &PutRequest,
+        leases: &BTreeSet<i64>,
+    ) -> Result<(PutResponse, Changes), mvcc::Error> {
         self.store.put(&mut self.writer, request, &|lease| leases.contains(&lease))
     }
 
     /// Runs one step of the oldest compaction.
-    pub fn step_compaction(&mut self, limit: usize) {
+    pub(crate) fn step_compaction(&mut self, limit: usize) {
         if let Some(compaction) = self.compactions.first_mut() {
             let step = compaction.step(limit).expect("rows can be read");
             if step.apply(&mut self.writer).is_break() {
@@ -79,23 +88,24 @@ impl Fixture {
         }
     }
 
-    pub fn finish_compactions(&mut self) {
+    pub(crate) fn finish_compactions(&mut self) {
         while !self.compactions.is_empty() {
             self.step_compaction(1000);
         }
     }
 
     /// All rows of the key bucket.
-    pub fn rows(&self) -> Vec<(RowKey, Bytes)> {
+    pub(crate) fn rows(&self) -> Vec<(RowKey, Bytes)> {
         let view = self.writer.view();
         let rows = view.rows(..).expect("rows can be read");
-        rows.map(|row| row.map(|(key, value)| (key, value.to_bytes())).expect("rows can be read")).collect()
+        rows.map(|row| row.map(|(key, value)| (key, value.to_bytes())).expect("rows can be read"))
+            .collect()
     }
 }
 
 /// Why the model refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refused {
+pub(crate) enum Refused {
     Compacted,
     Future,
     KeyNotFound,
@@ -103,33 +113,35 @@ pub enum Refused {
 }
 
 /// The kind of an error of the store, to compare with the model's.
-pub fn refused(error: &mvcc::Error) -> Refused {
+pub(crate) fn refused(error: &mvcc::Error) -> Refused {
     match error {
         mvcc::Error::Request(mvcc::RequestError::Compacted { .. }) => Refused::Compacted,
         mvcc::Error::Request(mvcc::RequestError::FutureRevision { .. }) => Refused::Future,
         mvcc::Error::Request(mvcc::RequestError::KeyNotFound) => Refused::KeyNotFound,
         mvcc::Error::Request(mvcc::RequestError::LeaseNotFound { .. }) => Refused::LeaseNotFound,
-        mvcc::Error::Request(mvcc::RequestError::Malformed(_)) | mvcc::Error::Storage(_) => panic!("{error}"),
+        mvcc::Error::Request(mvcc::RequestError::Malformed(_)) | mvcc::Error::Storage(_) => {
+            panic!("{error}")
+        }
     }
 }
 
 /// One change: when, and the pair it made; `None` for a deletion.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Change {
-    pub revision: Revision,
-    pub key: Bytes,
-    pub pair: Option<KeyValue>,
+pub(crate) struct Change {
+    pub(crate) revision: Revision,
+    pub(crate) key: Bytes,
+    pub(crate) pair: Option<KeyValue>,
 }
 
 /// Everything that ever happened.
 #[derive(Debug, Clone)]
-pub struct Model {
-    pub changes: Vec<Change>,
-    pub current: i64,
-    pub compacted: i64,
+pub(crate) struct Model {
+    pub(crate) changes: Vec<Change>,
+    pub(crate) current: i64,
+    pub(crate) compacted: i64,
     /// Rows that compactions have removed or will have, once they have run.
-    pub removed: BTreeSet<Revision>,
-    pub leases: BTreeSet<i64>,
+    pub(crate) removed: BTreeSet<Revision>,
+    pub(crate) leases: BTreeSet<i64>,
 }
 
 impl Default for Model {
@@ -146,7 +158,7 @@ impl Default for Model {
 
 impl Model {
     /// The pairs at a revision, by key.
-    pub fn state(&self, at: i64) -> BTreeMap<Bytes, KeyValue> {
+    pub(crate) fn state(&self, at: i64) -> BTreeMap<Bytes, KeyValue> {
         let mut state = BTreeMap::new();
         for change in self.changes.iter().filter(|change| change.revision.main <= at) {
             match &change.pair {
@@ -157,7 +169,11 @@ impl Model {
         state
     }
 
-    pub fn range(&self, request: &RangeRequest, current: i64) -> Result<RangeResponse, Refused> {
+    pub(crate) fn range(
+        &self,
+        request: &RangeRequest,
+        current: i64,
+    ) -> Result<RangeResponse, Refused> {
         let at = match request.revision {
             revision if revision > current => return Err(Refused::Future),
             revision if revision <= 0 => current,
@@ -187,10 +203,16 @@ impl Model {
         kvs.retain(|pair| {
             (request.max_mod_revision == 0 || pair.mod_revision <= request.max_mod_revision)
                 && (request.min_mod_revision == 0 || pair.mod_revision >= request.min_mod_revision)
-                && (request.max_create_revision == 0 || pair.create_revision <= request.max_create_revision)
-                && (request.min_create_revision == 0 || pair.create_revision >= request.min_create_revision)
+                && (request.max_create_revision == 0
+                    || pair.create_revision <= request.max_create_revision)
+                && (request.min_create_revision == 0
+                    || pair.create_revision >= request.min_create_revision)
         });
-        let order = if request.sort_order == 0 && request.sort_target != 0 { 1 } else { request.sort_order };
+        let order = if request.sort_order == 0 && request.sort_target != 0 {
+            1
+        } else {
+            request.sort_order
+        };
         let by = |a: &KeyValue, b: &KeyValue| match request.sort_target {
             0 => a.key.cmp(&b.key),
             1 => a.version.cmp(&b.version),
@@ -244,8 +266,11 @@ impl Model {
 
     fn do_delete(&mut self, request: &DeleteRangeRequest, sub: &mut i64) -> DeleteRangeResponse {
         let range = KeyRange::new(&request.key, &request.range_end);
-        let doomed: Vec<KeyValue> =
-            self.state(self.current + 1).into_values().filter(|pair| range.contains(&pair.key)).collect();
+        let doomed: Vec<KeyValue> = self
+            .state(self.current + 1)
+            .into_values()
+            .filter(|pair| range.contains(&pair.key))
+            .collect();
         for pair in &doomed {
             self.write(&pair.key, None, sub);
         }
@@ -258,7 +283,9 @@ impl Model {
     }
 
     fn check_put(&self, request: &PutRequest) -> Result<(), Refused> {
-        if (request.ignore_value || request.ignore_lease) && !self.state(self.current).contains_key(&request.key) {
+        if (request.ignore_value || request.ignore_lease)
+            && !self.state(self.current).contains_key(&request.key)
+        {
             return Err(Refused::KeyNotFound);
         }
         if request.lease != 0 && !self.leases.contains(&request.lease) {
@@ -267,7 +294,7 @@ impl Model {
         Ok(())
     }
 
-    pub fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refused> {
+    pub(crate) fn put(&mut self, request: &PutRequest) -> Result<PutResponse, Refused> {
         if request.lease != 0 && !self.leases.contains(&request.lease) {
             return Err(Refused::LeaseNotFound);
         }
@@ -277,7 +304,7 @@ impl Model {
         Ok(response)
     }
 
-    pub fn delete_range(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
+    pub(crate) fn delete_range(&mut self, request: &DeleteRangeRequest) -> DeleteRangeResponse {
         let mut sub = 0;
         let response = self.do_delete(request, &mut sub);
         self.current += i64::from(sub > 0);
@@ -286,8 +313,11 @@ impl Model {
 
     fn holds(&self, compare: &Compare) -> bool {
         let range = KeyRange::new(&compare.key, &compare.range_end);
-        let mut pairs: Vec<KeyValue> =
-            self.state(self.current).into_values().filter(|pair| range.contains(&pair.key)).collect();
+        let mut pairs: Vec<KeyValue> = self
+            .state(self.current)
+            .into_values()
+            .filter(|pair| range.contains(&pair.key))
+            .collect();
         if pairs.is_empty() {
             if compare.target == 3 {
                 return false;
@@ -299,7 +329,9 @@ impl Model {
             let order = match (compare.target, &operand) {
                 (0, Some(TargetUnion::Version(operand))) => pair.version.cmp(operand),
                 (0, _) => pair.version.cmp(&0),
-                (1, Some(TargetUnion::CreateRevision(operand))) => pair.create_revision.cmp(operand),
+                (1, Some(TargetUnion::CreateRevision(operand))) => {
+                    pair.create_revision.cmp(operand)
+                }
                 (1, _) => pair.create_revision.cmp(&0),
                 (2, Some(TargetUnion::ModRevision(operand))) => pair.mod_revision.cmp(operand),
                 (2, _) => pair.mod_revision.cmp(&0),
@@ -345,7 +377,12 @@ impl Model {
         Ok(())
     }
 
-    fn run_ops(&mut self, request: &TxnRequest, path: &mut std::slice::Iter<'_, bool>, sub: &mut i64) -> TxnResponse {
+    fn run_ops(
+        &mut self,
+        request: &TxnRequest,
+        path: &mut std::slice::Iter<'_, bool>,
+        sub: &mut i64,
+    ) -> TxnResponse {
         let succeeded = *path.next().expect("the same walk");
         let mut responses = Vec::new();
         for op in if succeeded { &request.success } else { &request.failure } {
@@ -355,15 +392,19 @@ impl Model {
                     Response::ResponseRange(self.range(request, current).expect("checked"))
                 }
                 Request::RequestPut(request) => Response::ResponsePut(self.do_put(request, sub)),
-                Request::RequestDeleteRange(request) => Response::ResponseDeleteRange(self.do_delete(request, sub)),
-                Request::RequestTxn(request) => Response::ResponseTxn(self.run_ops(request, path, sub)),
+                Request::RequestDeleteRange(request) => {
+                    Response::ResponseDeleteRange(self.do_delete(request, sub))
+                }
+                Request::RequestTxn(request) => {
+                    Response::ResponseTxn(self.run_ops(request, path, sub))
+                }
             };
             responses.push(ResponseOp { response: Some(response) });
         }
         TxnResponse { header: Some(ResponseHeader::default()), succeeded, responses }
     }
 
-    pub fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Refused> {
+    pub(crate) fn txn(&mut self, request: &TxnRequest) -> Result<TxnResponse, Refused> {
         let mut path = Vec::new();
         self.path(request, &mut path);
         Self::check_ops(request, &mut path.iter(), &|op| match &op.request {
@@ -371,8 +412,12 @@ impl Model {
             _ => Ok(()),
         })?;
         Self::check_ops(request, &mut path.iter(), &|op| match &op.request {
-            Some(Request::RequestRange(request)) if request.revision > self.current => Err(Refused::Future),
-            Some(Request::RequestRange(request)) if request.revision != 0 && request.revision < self.compacted => {
+            Some(Request::RequestRange(request)) if request.revision > self.current => {
+                Err(Refused::Future)
+            }
+            Some(Request::RequestRange(request))
+                if request.revision != 0 && request.revision < self.compacted =>
+            {
                 Err(Refused::Compacted)
             }
             _ => Ok(()),
@@ -384,7 +429,7 @@ impl Model {
         Ok(response)
     }
 
-    pub fn compact(&mut self, revision: i64) -> Result<(), Refused> {
+    pub(crate) fn compact(&mut self, revision: i64) -> Result<(), Refused> {
         if revision <= self.compacted {
             return Err(Refused::Compacted);
         }
@@ -400,14 +445,15 @@ impl Model {
             .filter(|change| change.pair.is_some() || change.revision.main == revision)
             .map(|change| change.revision)
             .collect();
-        let old = self.changes.iter().map(|change| change.revision).filter(|old| old.main <= revision);
+        let old =
+            self.changes.iter().map(|change| change.revision).filter(|old| old.main <= revision);
         self.removed.extend(old.filter(|old| !kept.contains(old)));
         self.compacted = revision;
         Ok(())
     }
 
     /// The rows that should be there once all compactions have run.
-    pub fn rows(&self) -> Vec<(RowKey, Bytes)> {
+    pub(crate) fn rows(&self) -> Vec<(RowKey, Bytes)> {
         let left = self.changes.iter().filter(|change| !self.removed.contains(&change.revision));
         left.map(|change| match &change.pair {
             Some(pair) => (RowKey::put(change.revision), Bytes::from(pair.encode_to_vec())),
@@ -420,20 +466,29 @@ impl Model {
     }
 
     /// `HashKV` at `revision` over `rows`, as formats/backend.md tells it.
-    pub fn hash(&self, rows: &[(RowKey, Bytes)], revision: i64, compacted: i64, compaction: bool) -> u32 {
+    pub(crate) fn hash(
+        &self,
+        rows: &[(RowKey, Bytes)],
+        revision: i64,
+        compacted: i64,
+        compaction: bool,
+    ) -> u32 {
         let mut newest = BTreeMap::new();
         for change in self.changes.iter().filter(|change| change.revision.main <= revision) {
             newest.insert(change.key.clone(), change);
         }
         let keep: BTreeSet<Revision> = newest
             .values()
-            .filter(|change| change.pair.is_some() || (compaction && change.revision.main == revision))
+            .filter(|change| {
+                change.pair.is_some() || (compaction && change.revision.main == revision)
+            })
             .map(|change| change.revision)
             .collect();
         let mut hash = crc32c::crc32c(b"key");
         for (key, value) in rows {
             let main = key.revision.main;
-            let is_superseded = main <= compacted && !keep.is_empty() && !keep.contains(&key.revision);
+            let is_superseded =
+                main <= compacted && !keep.is_empty() && !keep.contains(&key.revision);
             if main > revision || is_superseded || (key.is_tombstone && main == compacted) {
                 continue;
             }

@@ -14,12 +14,9 @@ fn recorded() -> impl Iterator<Item = (&'static str, Vec<u8>)> {
 }
 
 fn unhex(digits: &str) -> Vec<u8> {
-    let digits: Vec<u8> = digits
-        .bytes()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .map(|byte| (byte as char).to_digit(16).unwrap() as u8)
-        .collect();
-    digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect()
+    let digits: String = digits.split_whitespace().collect();
+    let byte = |place| u8::from_str_radix(&digits[place..place + 2], 16).unwrap();
+    (0..digits.len()).step_by(2).map(byte).collect()
 }
 
 fn message(body: Body) -> Message {

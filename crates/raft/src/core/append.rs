@@ -50,6 +50,20 @@ impl<S: Storage> Core<S> {
         self.for_each_follower(|core, id| core.send_heartbeat(id, context.clone()));
     }
 
+    /// Sends what was put off until now, so that a batch of proposals is one append and a batch of reads one heartbeat.
+    pub(super) fn broadcast_unsent(&mut self) {
+        let unsent = std::mem::take(&mut self.unsent);
+        if self.role != Role::Leader {
+            return;
+        }
+        if unsent.heartbeat {
+            self.broadcast_heartbeat();
+        }
+        if unsent.entries {
+            self.for_each_follower(|core, id| while core.send_append(id, IfEmpty::Skip) {});
+        }
+    }
+
     pub(super) fn for_each_follower(&mut self, mut visit: impl FnMut(&mut Self, NodeId)) {
         let mut id = NodeId::NONE;
         while let Some(next) = self.tracker.member_after(id) {

@@ -11,6 +11,10 @@ use crate::{
     types::{Entry, EntryId, LogIndex, Term},
 };
 
+/// Terms and indexes beyond this are not believed: nobody gets there by counting, and from near the end of all numbers a
+/// member could not count on.
+const NUMBER_MAX: u64 = 1 << 62;
+
 impl<S: Storage> Core<S> {
     pub(super) fn check(&self, message: &Message) -> Result<(), StepError> {
         let Message { to, from, term, ref body } = *message;
@@ -34,6 +38,9 @@ impl<S: Storage> Core<S> {
         if is_without_term != (term == Term::ZERO) {
             return malformed("term does not go with the kind of message");
         }
+        if term.0 > NUMBER_MAX {
+            return malformed("term is out of reach");
+        }
         match body {
             Body::Propose { entries } if entries.is_empty() => {
                 malformed("proposal without entries")
@@ -42,6 +49,11 @@ impl<S: Storage> Core<S> {
                 malformed("entries do not follow each other")
             }
             Body::Snapshot(snapshot) if snapshot.is_empty() => malformed("empty snapshot"),
+            Body::Snapshot(snapshot)
+                if snapshot.metadata.index.0 > NUMBER_MAX || snapshot.metadata.term > term =>
+            {
+                malformed("snapshot is out of reach")
+            }
             Body::Propose { .. }
             | Body::Append { .. }
             | Body::AppendResponse { .. }
@@ -71,5 +83,5 @@ fn are_consecutive(prev: EntryId, entries: &[Entry], term: Term) -> bool {
         }
         before = entry.id();
     }
-    before.term <= term
+    before.term <= term && before.index.0 <= NUMBER_MAX
 }

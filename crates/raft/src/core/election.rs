@@ -9,7 +9,7 @@
 //!
 //! Without PreVote, and when the leader itself asks (TimeoutNow), the first step is left out.
 
-use super::Core;
+use super::{Core, Unsent};
 use crate::{
     error::StepError,
     message::{Body, Message, MessageKind, VoteRequest},
@@ -339,6 +339,7 @@ impl<S: Storage> Core<S> {
         }
         self.pending_conf_index = LogIndex::ZERO;
         self.uncommitted_bytes = 0;
+        self.unsent = Unsent::default();
         self.reads.reset();
         self.early_reads.clear();
     }

@@ -15,6 +15,8 @@
 //! | `transfer` | handing leadership over |
 //! | `ready` | work for the driver, and its confirmation |
 
+use std::fmt;
+
 use bytes::Bytes;
 
 use crate::{
@@ -63,6 +65,8 @@ pub struct Core<S> {
 
     /// For others, to be sent at once.
     messages: Vec<Message>,
+    /// What is still to be sent to all followers with the next ready: one message each for any number of causes.
+    unsent: Unsent,
     /// For others, to be sent when everything that is not stable now has become durable.
     after_append: Vec<Message>,
     /// For this member, to be stepped at the same point.
@@ -94,6 +98,15 @@ pub struct Core<S> {
     ready: ready::Bookkeeping,
 }
 
+/// Broadcasts that wait for the next ready.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Unsent {
+    /// Entries were proposed.
+    entries: bool,
+    /// Reads wait for a round of heartbeats.
+    heartbeat: bool,
+}
+
 impl<S: Storage> Core<S> {
     /// Starts a member on what its storage holds.
     ///
@@ -116,6 +129,7 @@ impl<S: Storage> Core<S> {
             tracker,
             restored_index: LogIndex::ZERO,
             messages: Vec::new(),
+            unsent: Unsent::default(),
             after_append: Vec::new(),
             self_acks: Vec::new(),
             election_elapsed: 0,
@@ -580,7 +594,7 @@ impl<S: Storage> Core<S> {
         kind: MessageKind,
         from: NodeId,
         request: &VoteRequest,
-        reason: std::fmt::Arguments<'_>,
+        reason: fmt::Arguments<'_>,
     ) {
         let last = self.log.last_id();
         trace!(
@@ -606,6 +620,37 @@ impl<S: Storage> Core<S> {
     }
 }
 
+/// Shows what decides the behaviour from here on, storage and settings apart.
+impl<S> fmt::Debug for Core<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Core")
+            .field("id", &self.config.id)
+            .field("term", &self.term)
+            .field("vote", &self.vote)
+            .field("role", &self.role)
+            .field("leader", &self.leader)
+            .field("log", &format_args!("{}", self.log))
+            .field("tracker", &self.tracker)
+            .field("restored_index", &self.restored_index)
+            .field("messages", &self.messages)
+            .field("unsent", &self.unsent)
+            .field("after_append", &self.after_append)
+            .field("self_acks", &self.self_acks)
+            .field("election_elapsed", &self.election_elapsed)
+            .field("heartbeat_elapsed", &self.heartbeat_elapsed)
+            .field("election_timeout", &self.election_timeout)
+            .field("transferee", &self.transferee)
+            .field("pending_conf_index", &self.pending_conf_index)
+            .field("uncommitted_bytes", &self.uncommitted_bytes)
+            .field("reads", &self.reads)
+            .field("early_reads", &self.early_reads)
+            .field("read_states", &self.read_states)
+            .field("lost_log", &self.lost_log)
+            .field("ready", &self.ready)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Makes the earlier of two acknowledgements stand for both, if they go to the same member in the same term: within a
 /// term the leader never takes back what it sent.
 fn absorb(earlier: &mut Message, later: &Message) -> bool {
@@ -622,3 +667,6 @@ fn absorb(earlier: &mut Message, later: &Message) -> bool {
     *earlier = later.max(earlier).to_owned();
     true
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@ use super::Core;
 use crate::{
     codec,
     confchange::{ConfChange, ConfChangeV2},
+    config::CompatMode,
     error::{CodecError, ProposalDropped, StepError},
     message::{Body, Message},
     storage::Storage,
@@ -124,7 +125,11 @@ impl<S: Storage> Core<S> {
         if !self.append_own(entries) {
             return Err(ProposalDropped.into());
         }
-        self.broadcast_append();
+        if self.config.compat == CompatMode::Upstream {
+            self.broadcast_append();
+        } else {
+            self.unsent.entries = true;
+        }
         Ok(())
     }
 

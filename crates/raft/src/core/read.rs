@@ -65,7 +65,11 @@ impl<S: Storage> Core<S> {
         }
         if needs_quorum {
             self.reads.acknowledge(self.config.id, self.reads.issued());
-            self.broadcast_heartbeat();
+            if self.config.compat == CompatMode::Upstream {
+                self.broadcast_heartbeat();
+            } else {
+                self.unsent.heartbeat = true;
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! may be under way at once; each is confirmed by its own token, in order. In synchronous mode one is, and
 //! [`Core::advance`] confirms all of it.
 
-use super::Core;
+use super::{Core, Unsent};
 use crate::{
     config::CompatMode,
     ready::{Append, Appended, Applied, Apply, Ready, Stable},
@@ -39,6 +39,7 @@ impl<S: Storage> Core<S> {
     pub fn has_ready(&self) -> bool {
         let hard_state = self.hard_state();
         !self.messages.is_empty()
+            || self.unsent != Unsent::default()
             || !self.after_append.is_empty()
             || !self.self_acks.is_empty()
             || self.soft_state() != self.ready.soft_state
@@ -54,6 +55,7 @@ impl<S: Storage> Core<S> {
     /// # Panics
     /// In synchronous mode, panics if the previous work was not confirmed with [`Core::advance`].
     pub fn ready(&mut self) -> Ready {
+        self.broadcast_unsent();
         let soft_state = Some(self.soft_state()).filter(|&state| state != self.ready.soft_state);
         if let Some(state) = soft_state {
             self.ready.soft_state = state;

@@ -6,7 +6,8 @@
 //! - election safety: no two leaders in one term;
 //! - log matching, state machine safety: what is committed at an index is the same wherever it is, for ever;
 //! - leader completeness: a new leader's log holds everything that was committed before;
-//! - promises: no vote and no acknowledgement leaves a member before what it vouches for is on its disk;
+//! - promises: no vote and no acknowledgement leaves a member before what it vouches for is on its disk, and nothing is
+//!   applied before it is there;
 //! - reads: an index given for a read covers everything that was committed when the read was asked for;
 //! - then, when the faults end, that the group gets going again and its members agree.
 //!

@@ -92,6 +92,7 @@ struct Weather {
     crash_permille: u32,
     conf_change_permille: u32,
     compact_permille: u32,
+    campaign_permille: u32,
     pre_vote: bool,
     check_quorum: bool,
     step_down_on_removal: bool,
@@ -127,6 +128,7 @@ impl Sim {
             crash_permille: [0, 2, 10][rng.below(3) as usize],
             conf_change_permille: [0, 5, 20][rng.below(3) as usize],
             compact_permille: [0, 5, 20][rng.below(3) as usize],
+            campaign_permille: [1, 5, 30][rng.below(3) as usize],
             pre_vote: rng.below(2) == 0,
             check_quorum: rng.below(2) == 0,
             step_down_on_removal: rng.below(2) == 0,
@@ -186,7 +188,12 @@ impl Sim {
             return;
         }
         let weather = &self.weather;
-        let rare = [weather.crash_permille, weather.conf_change_permille, weather.compact_permille];
+        let rare = [
+            weather.crash_permille,
+            weather.conf_change_permille,
+            weather.compact_permille,
+            weather.campaign_permille,
+        ];
         let mut below = 0;
         let mut is_within = |permille: u32| {
             below += permille;
@@ -209,7 +216,7 @@ impl Sim {
         } else if is_within(2) {
             let to = NodeId(1 + self.rng.next_u64() % MEMBERS_MAX);
             self.core(id).report_unreachable(to);
-        } else if is_within(2) {
+        } else if is_within(rare[3]) {
             self.core(id).campaign();
         } else if is_within(30) {
             self.propose(id);
@@ -498,7 +505,13 @@ impl Sim {
             }
             let member = self.members.get_mut(&id).unwrap();
             member.writing.extend(ready.append);
-            member.applying.extend(ready.apply);
+            if let Some(apply) = ready.apply {
+                assert!(
+                    member.disk.last_index() >= apply.done.index,
+                    "applies what is not stored here"
+                );
+                member.applying.push_back(apply);
+            }
         }
         // A network that never forgets would only slow the test down.
         if self.network.len() > 200 {
@@ -515,18 +528,17 @@ impl Sim {
             disk.hard_state.term >= message.term
                 || matches!(message.body, Body::PreVoteResponse { .. })
         );
-        match &message.body {
-            Body::AppendResponse { index, rejection: None } => {
-                assert!(
-                    disk.last_index() >= *index,
-                    "acknowledged {index}, stored {}",
-                    disk.last_index()
-                );
-            }
-            Body::VoteResponse { reject: false } if disk.hard_state.term == message.term => {
-                assert_eq!(disk.hard_state.vote, message.to, "vote left before it was stored");
-            }
-            _ => {}
+        if let Body::AppendResponse { index, rejection: None } = &message.body {
+            assert!(
+                disk.last_index() >= *index,
+                "acknowledged {index}, stored {}",
+                disk.last_index()
+            );
+        }
+        if let Body::VoteResponse { reject: false } = &message.body
+            && disk.hard_state.term == message.term
+        {
+            assert_eq!(disk.hard_state.vote, message.to, "vote left before it was stored");
         }
     }
 

@@ -38,17 +38,31 @@ pub struct Report {
 
 /// Returns the scripts whose name contains `filter`.
 pub fn scripts(filter: &str) -> Result<Vec<Script>> {
-    SCRIPTS.iter().filter(|(name, _)| name.contains(filter)).map(|(name, text)| Script::parse(name, text)).collect()
+    SCRIPTS
+        .iter()
+        .filter(|(name, _)| name.contains(filter))
+        .map(|(name, text)| Script::parse(name, text))
+        .collect()
 }
 
 /// Runs the scripts against both sides, each script on a fresh member, and compares.
-pub fn compare(scripts: &[Script], left: Side<'_>, right: Side<'_>, etcdutl: Option<&Path>) -> Result<Report> {
+pub fn compare(
+    scripts: &[Script],
+    left: Side<'_>,
+    right: Side<'_>,
+    etcdutl: Option<&Path>,
+) -> Result<Report> {
     let mut report = Report::default();
     for script in scripts {
         let (a, b) = std::thread::scope(|scope| {
             let other = scope.spawn(|| transcript(script, right, etcdutl));
             let a = transcript(script, left, etcdutl);
-            (a, other.join().unwrap_or_else(|_| Err(anyhow!("the thread of {} panicked", right.label))))
+            (
+                a,
+                other
+                    .join()
+                    .unwrap_or_else(|_| Err(anyhow!("the thread of {} panicked", right.label))),
+            )
         });
         let a = a.with_context(|| format!("{} against {}", script.name, left.label))?;
         let b = b.with_context(|| format!("{} against {}", script.name, right.label))?;
@@ -60,10 +74,17 @@ pub fn compare(scripts: &[Script], left: Side<'_>, right: Side<'_>, etcdutl: Opt
 
 /// Runs one script on a fresh member of one side.
 pub fn transcript(script: &Script, side: Side<'_>, etcdutl: Option<&Path>) -> Result<Vec<String>> {
-    let folder = tempfile::Builder::new().prefix("retcd-cli-").tempdir().context("make a folder")?;
+    let folder =
+        tempfile::Builder::new().prefix("retcd-cli-").tempdir().context("make a folder")?;
     let member = Member::start(&Options::new(side.etcd, &folder.path().join("data")))?;
-    let session = Session { etcdctl: side.etcdctl, etcdutl, endpoint: member.endpoint(), folder: folder.path() };
-    let blocks = run_script(script, &session).with_context(|| format!("complaints of the server: {:?}", member.complaints()))?;
+    let session = Session {
+        etcdctl: side.etcdctl,
+        etcdutl,
+        endpoint: member.endpoint(),
+        folder: folder.path(),
+    };
+    let blocks = run_script(script, &session)
+        .with_context(|| format!("complaints of the server: {:?}", member.complaints()))?;
     member.stop()?;
     Ok(blocks)
 }

@@ -23,7 +23,7 @@ mod script;
 mod transcript;
 
 pub use compare::{Report, Side, compare, scripts, transcript};
-pub use normalise::normalise;
 pub use normalise::Names;
+pub use normalise::normalise;
 pub use script::{Call, Script, Step};
 pub use transcript::{Session, differences, run_script};

@@ -39,7 +39,8 @@ pub(super) fn watch_events(line: &str) -> Option<Vec<String>> {
     let json: serde_json::Value = serde_json::from_str(line).ok()?;
     json.get("CompactRevision")?;
     let events = json.get("Events")?.as_array()?;
-    Some(events.iter().map(ToString::to_string).collect()).filter(|events: &Vec<String>| !events.is_empty())
+    Some(events.iter().map(ToString::to_string).collect())
+        .filter(|events: &Vec<String>| !events.is_empty())
 }
 
 /// A line of etcdctl's own log (JSON on standard error) says where and when; only level, message and error are compared.
@@ -108,8 +109,10 @@ fn replace_word(word: &str) -> String {
 
 /// Go prints durations as `1.234567ms`, `56.7µs`, `1.5s`. Whole seconds (`10s`) are a lease's TTL, and compared.
 fn is_duration(word: &str) -> bool {
-    let number = |text: &str| text.contains('.') && text.chars().all(|c| c.is_ascii_digit() || c == '.');
-    let whole = |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let number =
+        |text: &str| text.contains('.') && text.chars().all(|c| c.is_ascii_digit() || c == '.');
+    let whole =
+        |text: &str| !text.is_empty() && text.chars().all(|c| c.is_ascii_digit() || c == '.');
     ["ms", "µs", "ns"].iter().any(|unit| word.strip_suffix(unit).is_some_and(whole))
         || word.strip_suffix('s').is_some_and(number)
 }
@@ -139,7 +142,8 @@ fn replace_remaining_after(line: &str, key: &str) -> String {
 
 /// Sorts a list whose order etcd leaves open (the keys of a lease).
 fn sort_between(line: &str, open: &str, close: &str, separator: &str) -> String {
-    let parts = line.split_once(open).and_then(|(head, rest)| Some((head, rest.split_once(close)?)));
+    let parts =
+        line.split_once(open).and_then(|(head, rest)| Some((head, rest.split_once(close)?)));
     let Some((head, (list, tail))) = parts else { return line.to_owned() };
     let mut items: Vec<&str> = list.split(separator).collect();
     items.sort_unstable();
@@ -166,7 +170,8 @@ fn squeeze(line: &str) -> String {
         words.next().is_some_and(|word| word.parse::<f64>().is_ok())
             && words.next().is_some_and(|unit| matches!(unit, "B" | "kB" | "MB" | "GB"))
     };
-    let cells: Vec<&str> = cells.into_iter().map(|cell| if is_size(cell) { " <size> " } else { cell }).collect();
+    let cells: Vec<&str> =
+        cells.into_iter().map(|cell| if is_size(cell) { " <size> " } else { cell }).collect();
     cells.join("|")
 }
 
@@ -177,7 +182,10 @@ pub(super) fn sizes_in_cells(line: &str) -> String {
             number.parse::<f64>().is_ok() && matches!(unit, "B" | "kB" | "MB" | "GB")
         })
     };
-    line.split(", ").map(|cell| if is_size(cell) { "<size>" } else { cell }).collect::<Vec<_>>().join(", ")
+    line.split(", ")
+        .map(|cell| if is_size(cell) { "<size>" } else { cell })
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 #[cfg(test)]
@@ -204,6 +212,9 @@ mod tests {
 
     #[test]
     fn log_lines_keep_level_message_and_error() {
-        check(r#"{"level":"warn","ts":"2026","msg":"retrying","error":"no"}"#, "[warn] retrying: no");
+        check(
+            r#"{"level":"warn","ts":"2026","msg":"retrying","error":"no"}"#,
+            "[warn] retrying: no",
+        );
     }
 }

@@ -53,12 +53,18 @@ pub fn run_script(script: &Script, session: &Session<'_>) -> Result<Vec<String>>
 }
 
 /// Compares two transcripts; each difference is a text that shows both sides.
-pub fn differences(left_name: &str, left: &[String], right_name: &str, right: &[String]) -> Vec<String> {
+pub fn differences(
+    left_name: &str,
+    left: &[String],
+    right_name: &str,
+    right: &[String],
+) -> Vec<String> {
     let mut out = Vec::new();
     for index in 0..left.len().max(right.len()) {
         let (a, b) = (left.get(index), right.get(index));
         if a != b {
-            let side = |block: Option<&String>| block.map_or("(nothing)\n", String::as_str).to_owned();
+            let side =
+                |block: Option<&String>| block.map_or("(nothing)\n", String::as_str).to_owned();
             out.push(format!("--- {left_name}\n{}--- {right_name}\n{}", side(a), side(b)));
         }
     }
@@ -86,7 +92,10 @@ impl Runner<'_> {
                 Ok(block)
             }
             Step::Lease(name, Call { args, .. }) => {
-                let output = self.command(self.session.etcdctl, true, args).output().context("run etcdctl")?;
+                let output = self
+                    .command(self.session.etcdctl, true, args)
+                    .output()
+                    .context("run etcdctl")?;
                 let text = String::from_utf8_lossy(&output.stdout).into_owned();
                 let id = text.split_whitespace().nth(1).unwrap_or_default().to_owned();
                 ensure!(u64::from_str_radix(&id, 16).is_ok(), "no lease id in {text:?}");
@@ -111,7 +120,10 @@ impl Runner<'_> {
                 Ok(String::new())
             }
             Step::Await(name, lines) => {
-                let background = self.background.remove(name).with_context(|| format!("{name} was not started"))?;
+                let background = self
+                    .background
+                    .remove(name)
+                    .with_context(|| format!("{name} was not started"))?;
                 let (head, text) = background.finish(*lines)?;
                 Ok(format!("{head}\n{}", normalise(&text, &self.names)))
             }
@@ -233,7 +245,12 @@ impl Background {
         let mut lines = self.output.lines.lock().unwrap_or_else(PoisonError::into_inner);
         while lines.0.len() < wanted && !lines.1 {
             let Some(left) = deadline.checked_duration_since(Instant::now()) else { break };
-            lines = self.output.changed.wait_timeout(lines, left).unwrap_or_else(PoisonError::into_inner).0;
+            lines = self
+                .output
+                .changed
+                .wait_timeout(lines, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
         }
         // A keep-alive goes on printing: what comes after the awaited lines depends on when we look.
         let text = lines.0.iter().take(wanted).map(|line| format!("{line}\n")).collect::<String>();

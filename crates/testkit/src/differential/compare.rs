@@ -43,7 +43,9 @@ pub fn normalise_reply(
             response.keys.sort_unstable();
             response.ttl = response.ttl.min(1);
         }
-        (_, Response::LeaseLeases(response)) => response.leases.sort_unstable_by_key(|lease| lease.id),
+        (_, Response::LeaseLeases(response)) => {
+            response.leases.sort_unstable_by_key(|lease| lease.id)
+        }
         (_, _) => {}
     }
     Ok(response)
@@ -79,7 +81,8 @@ fn normalise_range(request: &pb::RangeRequest, response: &mut pb::RangeResponse)
             Ok(SortTarget::Key) | Err(_) => (0, kv.key.clone()),
         }
     };
-    let is_cut = usize::try_from(request.limit).is_ok_and(|limit| limit > 0 && response.kvs.len() >= limit);
+    let is_cut =
+        usize::try_from(request.limit).is_ok_and(|limit| limit > 0 && response.kvs.len() >= limit);
     let mut start = 0;
     while start < response.kvs.len() {
         let group = field(&response.kvs[start]);
@@ -106,8 +109,11 @@ mod tests {
     }
 
     fn check(limit: i64, left: &[KeyValue], right: &[KeyValue], is_equal: bool) {
-        let request =
-            pb::RangeRequest { sort_target: SortTarget::Version as i32, limit, ..Default::default() };
+        let request = pb::RangeRequest {
+            sort_target: SortTarget::Version as i32,
+            limit,
+            ..Default::default()
+        };
         let normal = |kvs: &[KeyValue]| {
             let mut response = pb::RangeResponse { kvs: kvs.to_vec(), ..Default::default() };
             normalise_range(&request, &mut response);
@@ -118,7 +124,12 @@ mod tests {
 
     #[test]
     fn ties_may_come_in_any_order() {
-        check(0, &[kv("a", 1), kv("b", 1), kv("c", 2)], &[kv("b", 1), kv("a", 1), kv("c", 2)], true);
+        check(
+            0,
+            &[kv("a", 1), kv("b", 1), kv("c", 2)],
+            &[kv("b", 1), kv("a", 1), kv("c", 2)],
+            true,
+        );
         check(0, &[kv("a", 1), kv("b", 2)], &[kv("b", 2), kv("a", 1)], false);
         check(0, &[kv("a", 1), kv("b", 1)], &[kv("a", 1), kv("c", 1)], false);
     }

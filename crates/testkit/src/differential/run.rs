@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::mvccpb::Event;
 use tokio::sync::mpsc;
@@ -16,18 +15,17 @@ use super::generate::{Generator, Known};
 use crate::api::{Api, Refusal, Request, Response};
 use crate::member::{Member, Options};
 use crate::programs::Programs;
+use crate::state::State;
+use crate::text::shorten;
 
-/// How far one driver may be ahead of the comparison, in answers.
-const AHEAD_MAX: usize = 1024;
+/// How far one driver may be ahead of the comparison, in answers. With large values an answer is a few megabytes.
+const AHEAD_MAX: usize = 64;
 
 /// Requests before a difference that the report shows.
 const CONTEXT: usize = 6;
 
 /// How long the last events of a watch may take to arrive after the last write.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(20);
-
-/// Revisions whose whole content is compared between phases; hashes are compared at every one.
-const CONTENT_REVISIONS_MAX: i64 = 200;
 
 /// How a phase ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +90,10 @@ pub async fn run(config: &Config) -> Result<Report> {
     let folder = match &config.folder {
         Some(folder) => folder.clone(),
         None => {
-            temporary = tempfile::Builder::new().prefix("retcd-diff-").tempdir().context("make a folder")?;
+            temporary = tempfile::Builder::new()
+                .prefix("retcd-diff-")
+                .tempdir()
+                .context("make a folder")?;
             temporary.path().to_owned()
         }
     };
@@ -108,7 +109,9 @@ pub async fn run(config: &Config) -> Result<Report> {
         run_phase(target, &pair, left, right, &labels, &mut report)
             .await
             .with_context(|| format!("seed {} phase {phase}", config.seed))?;
-        let before = compare_state(&pair, &labels, &mut report).await.with_context(|| format!("after phase {phase}"))?;
+        let before = compare_state(&pair, &labels, &mut report)
+            .await
+            .with_context(|| format!("after phase {phase}"))?;
         if config.is_verbose {
             eprintln!("phase {phase}: {} answers, {:.1?}", report.operations, started.elapsed());
         }
@@ -127,10 +130,14 @@ pub async fn run(config: &Config) -> Result<Report> {
         pair = Pair::start(&programs, &folder, &config.flags)
             .with_context(|| format!("restart after phase {phase} (kill: {is_kill})"))?;
         let labels = [programs[0].label.clone(), programs[1].label.clone()];
-        let after = compare_state(&pair, &labels, &mut report)
-            .await
-            .with_context(|| format!("after the restart that followed phase {phase} (kill: {is_kill})"))?;
-        ensure!(before == after, "the state after a restart (kill: {is_kill}) differs: {}", before.difference(&after));
+        let after = compare_state(&pair, &labels, &mut report).await.with_context(|| {
+            format!("after the restart that followed phase {phase} (kill: {is_kill})")
+        })?;
+        ensure!(
+            before == after,
+            "the state after a restart (kill: {is_kill}) differs: {}",
+            before.difference(&after)
+        );
         // The cache of compaction hashes does not survive a restart.
         for side in &mut sides {
             side.known.compaction_is_done = false;
@@ -177,7 +184,8 @@ impl Pair {
             let tail = member.options().log_path();
             let status = member.stop()?;
             // Go programs end by the signal itself, after an orderly shutdown.
-            let is_clean = status.success() || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
+            let is_clean = status.success()
+                || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15);
             ensure!(is_clean, "unclean end {status}, see {}", tail.display());
         }
         Ok(())
@@ -285,7 +293,8 @@ async fn drive(
         for (request, call) in burst.into_iter().zip(calls) {
             let mut reply = call.await.context("join a call")?;
             if let Err(refusal) = &reply
-                && (refusal.code == tonic::Code::Unavailable || refusal.message.contains("transport error"))
+                && (refusal.code == tonic::Code::Unavailable
+                    || refusal.message.contains("transport error"))
             {
                 bail!("request {}: {request:?}: {refusal:?}", side.sent);
             }
@@ -305,7 +314,9 @@ async fn drive(
     let _ = last_revision.send(wanted);
     tokio::time::timeout(EVENTS_TIMEOUT, watching)
         .await
-        .with_context(|| format!("the watch did not reach revision {wanted} in {EVENTS_TIMEOUT:?}"))?
+        .with_context(|| {
+            format!("the watch did not reach revision {wanted} in {EVENTS_TIMEOUT:?}")
+        })?
         .context("join the watch")?
 }
 
@@ -340,7 +351,8 @@ async fn compare_answers(
         report.operations += 1;
         report.refusals += u64::from(a.is_err());
         let count = report.operations;
-        *report.outcomes.entry(format!("{} {}", kind(&request), outcome_class(&a))).or_default() += 1;
+        *report.outcomes.entry(format!("{} {}", kind(&request), outcome_class(&a))).or_default() +=
+            1;
         if request != other || a != b {
             let mut text = format!("request {count} differs; the ones before it:\n");
             for line in &recent {
@@ -372,7 +384,10 @@ async fn compare_events(
         match tokio::join!(left.recv(), right.recv()) {
             (Some(a), Some(b)) if a == b => count += 1,
             (Some(a), Some(b)) => {
-                bail!(shorten(&format!("event {count} differs\n{}: {a:?}\n{}: {b:?}", labels[0], labels[1])));
+                bail!(shorten(&format!(
+                    "event {count} differs\n{}: {a:?}\n{}: {b:?}",
+                    labels[0], labels[1]
+                )));
             }
             (None, None) => return Ok(count),
             // The other driver ended early and says why.
@@ -411,111 +426,21 @@ fn outcome(reply: &Result<Response, Refusal>) -> String {
     match reply {
         Ok(response) => {
             let mut response = response.clone();
-            response.header_mut().map_or("ok".to_owned(), |header| format!("ok at {}", header.revision))
+            response
+                .header_mut()
+                .map_or("ok".to_owned(), |header| format!("ok at {}", header.revision))
         }
         Err(refusal) => format!("{:?} {}", refusal.code, refusal.message),
-    }
-}
-
-/// Cuts long runs of one character: a value of a megabyte helps nobody.
-fn shorten(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let run = rest.chars().take_while(|c| *c == first).count();
-        let bytes = run * first.len_utf8();
-        if run > 40 {
-            let _ = write!(out, "{first}…{run} times");
-        } else {
-            out.push_str(&rest[..bytes]);
-        }
-        rest = &rest[bytes..];
-    }
-    // A run of escaped bytes is no run of one character: cut the line.
-    out.lines().map(|line| line.chars().take(3_000).collect::<String>() + "\n").collect()
-}
-
-/// What a server shows to a reader.
-#[derive(Clone, Debug, PartialEq)]
-struct State {
-    revision: i64,
-    /// Content at some revisions.
-    contents: Vec<(i64, Vec<proto::mvccpb::KeyValue>)>,
-    /// Hash at every readable revision.
-    hashes: Vec<(i64, u32)>,
-    /// Leases: id, granted TTL, keys.
-    leases: Vec<(i64, i64, Vec<Bytes>)>,
-}
-
-impl State {
-    fn difference(&self, other: &Self) -> String {
-        if self.revision != other.revision {
-            return format!("revision {} and {}", self.revision, other.revision);
-        }
-        if let Some((a, b)) = self.contents.iter().zip(&other.contents).find(|(a, b)| a != b) {
-            return shorten(&format!("content\n{a:?}\n{b:?}"));
-        }
-        if let Some((a, b)) = self.hashes.iter().zip(&other.hashes).find(|(a, b)| a != b) {
-            return format!("HashKV (revision, hash) {a:?} and {b:?}");
-        }
-        format!("first readable revision, or leases: {:?} and {:?}", self.leases, other.leases)
     }
 }
 
 /// Compares everything readable on the two servers and returns it.
 async fn compare_state(pair: &Pair, labels: &[String; 2], report: &mut Report) -> Result<State> {
     let urls = [pair.members[0].url(), pair.members[1].url()];
-    let (left, right) = tokio::join!(state(&urls[0]), state(&urls[1]));
+    let (left, right) = tokio::join!(State::read(&urls[0]), State::read(&urls[1]));
     let left = left.with_context(|| format!("read {}", labels[0]))?;
     let right = right.with_context(|| format!("read {}", labels[1]))?;
     ensure!(left == right, "{} and {} differ: {}", labels[0], labels[1], left.difference(&right));
-    report.hashes += u64::try_from(left.hashes.len()).unwrap_or(0);
+    report.hashes += u64::try_from(left.hashes().len()).unwrap_or(0);
     Ok(left)
-}
-
-async fn state(url: &str) -> Result<State> {
-    let api = Api::connect(url).await?;
-    let refused = |what: &str| {
-        let what = what.to_owned();
-        move |refusal: Refusal| anyhow::anyhow!("{what}: {refusal:?}")
-    };
-    let all = |revision| {
-        let all = Bytes::from_static(b"\0");
-        pb::RangeRequest { key: all.clone(), range_end: all, revision, ..Default::default() }
-    };
-    let revision = api.range(all(0)).await.map_err(refused("range"))?.header.map_or(0, |header| header.revision);
-    let mut contents = Vec::new();
-    let mut hashes = Vec::new();
-    // Downwards from the present to the first revision that is compacted. A revision that is readable can be hashed.
-    for at in (1..=revision).rev() {
-        let range = api.range(pb::RangeRequest { count_only: true, ..all(at) }).await;
-        match range {
-            Ok(_) => {}
-            Err(refusal) if refusal.message.ends_with("required revision has been compacted") => {
-                // The one before is the compact revision. Its hash comes from the cache of compaction hashes until a
-                // restart, and is computed anew after it; the two differ in real etcd.
-                hashes.pop();
-                break;
-            }
-            Err(refusal) => bail!("range at {at}: {refusal:?}"),
-        }
-        if revision - at < CONTENT_REVISIONS_MAX {
-            contents.push((at, api.range(all(at)).await.map_err(refused("range"))?.kvs));
-        }
-        hashes.push((at, api.hash_kv(at).await.map_err(refused("HashKV"))?.hash));
-    }
-    let mut leases = Vec::new();
-    let list = api.call(Request::LeaseLeases(pb::LeaseLeasesRequest {})).await.map_err(refused("leases"))?;
-    if let Response::LeaseLeases(list) = list {
-        for lease in list.leases {
-            let request = pb::LeaseTimeToLiveRequest { id: lease.id, keys: true };
-            let found = api.call(Request::LeaseTimeToLive(request)).await.map_err(refused("time to live"))?;
-            if let Response::LeaseTimeToLive(mut found) = found {
-                found.keys.sort_unstable();
-                leases.push((lease.id, found.granted_ttl, found.keys));
-            }
-        }
-    }
-    leases.sort_unstable();
-    Ok(State { revision, contents, hashes, leases })
 }

@@ -1,22 +1,24 @@
-//! Bodies of the fuzz targets: files that nobody should have written. `fuzz/fuzz_targets/bolt_*.rs` and `tests/hostile.rs` run
-//! them. Nothing may panic, hang, or grow without a bound; errors are fine.
+//! Bodies of the fuzz targets in `fuzz/`, as plain functions: files that nobody should have written.
+//!
+//! Each takes any bytes, and panics when a promise is broken. Nothing may hang or grow without a bound; errors are fine.
+//! `tests/hostile.rs` replays the corpus.
 #![allow(
-    dead_code,
-    unreachable_pub,
     clippy::unwrap_used,
-    reason = "each user takes its part; what fails here is a finding"
+    missing_docs,
+    reason = "for tests only; what fails here is a finding"
 )]
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use bolt::{Bucket, Db, Error, Options, ReadTx};
 use vfs::sim::SimDisk;
 use vfs::{Dir, OpenMode};
+
+use crate::{Bucket, Db, Error, Options, ReadTx};
 
 const NESTING_MAX: usize = 8;
 
 /// Any bytes as a database file.
-pub fn any_bytes(data: &[u8]) {
+pub fn bolt_open(data: &[u8]) {
     if data.len() > 1 << 20 {
         return;
     }
@@ -24,9 +26,21 @@ pub fn any_bytes(data: &[u8]) {
     write_side(data, data.iter().fold(1, |sum, &byte| sum * 31 % 65_521 + u64::from(byte)));
 }
 
-/// A sound file with some of its bytes replaced: each 5 bytes of `script` are a place and a value. The metas get their
-/// checksums again, so that the damage is reached.
-pub fn damaged(base: &[u8], page_size: usize, script: &[u8]) {
+/// A sound file with some of its bytes replaced. The first byte picks the file, then each 5 bytes are a place and a value.
+pub fn bolt_damage(script: &[u8]) {
+    static BASES: OnceLock<[(usize, Vec<u8>); 3]> = OnceLock::new();
+    let bases = BASES.get_or_init(|| {
+        [(512, true), (1024, false), (4096, true)].map(|(page_size, sync_freelist)| {
+            (page_size as usize, sound_file(page_size, sync_freelist))
+        })
+    });
+    let Some((pick, script)) = script.split_first() else { return };
+    let (page_size, base) = &bases[usize::from(*pick) % bases.len()];
+    damage(base, *page_size, script);
+}
+
+/// Replaces bytes as `script` says. The metas get their checksums again, so that the damage is reached.
+pub fn damage(base: &[u8], page_size: usize, script: &[u8]) {
     let mut data = base.to_vec();
     for step in script.chunks_exact(5) {
         let place = u32::from_le_bytes([step[0], step[1], step[2], step[3]]) as usize % data.len();
@@ -35,7 +49,7 @@ pub fn damaged(base: &[u8], page_size: usize, script: &[u8]) {
     for page in 0..2 {
         seal_meta(&mut data[page * page_size..]);
     }
-    any_bytes(&data);
+    bolt_open(&data);
 }
 
 fn seal_meta(page: &mut [u8]) {
@@ -167,8 +181,8 @@ fn change(db: &Db, seed: u64) -> Result<(), Error> {
     tx.commit().map(|_| ())
 }
 
-/// The sound file that [`damaged`] starts from: every kind of page, small.
-pub fn base(page_size: u32, sync_freelist: bool) -> Vec<u8> {
+/// The sound file that damage is done to: every kind of page, small.
+pub fn sound_file(page_size: u32, sync_freelist: bool) -> Vec<u8> {
     let disk = SimDisk::new();
     let dir = disk.dir();
     let options = Options { page_size, sync_freelist, grow_bytes: 1, ..Options::default() };

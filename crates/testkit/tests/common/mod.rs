@@ -1,0 +1,18 @@
+//! Counts that the environment can raise: the defaults are short, for a newcomer's `cargo test`.
+
+/// A number from the environment.
+pub(crate) fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
+}
+
+/// A seed: the environment's, or a fixed one, so that an ordinary run never fails by chance.
+pub(crate) fn seed() -> u64 {
+    let seed = number("RETCD_SEED", 1);
+    eprintln!("seed {seed} (RETCD_SEED sets another)");
+    seed
+}
+
+/// A runtime of one thread: the servers need the cores.
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
