@@ -94,7 +94,12 @@ pub enum Input {
     Applied(Applied),
     /// The state machine applied a change of the membership (without effect if it found it invalid: then the change names
     /// nobody). Answered with [`Effect::ConfState`].
-    ConfChangeApplied(ConfChangeV2),
+    ConfChangeApplied {
+        /// The entry that held it.
+        index: LogIndex,
+        /// The change as it took effect.
+        change: ConfChangeV2,
+    },
     /// Somebody wants to read what is committed now. Answered with [`Effect::ReadReady`], or never: ask again.
     ReadIndex {
         /// Names the request.
@@ -117,6 +122,7 @@ pub enum Input {
 
 /// What has to be done.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "an effect is taken apart in the turn it was made in; a box is an allocation a write")]
 pub enum Effect {
     /// Send to other members, at once.
     Send(Vec<Message>),
@@ -235,8 +241,8 @@ impl Replica {
             }
             Input::Persisted(append) => self.persisted(append),
             Input::Applied(done) => self.core.applied(done),
-            Input::ConfChangeApplied(change) => {
-                effects.push(Effect::ConfState(self.core.apply_conf_change(&change)));
+            Input::ConfChangeApplied { index, change } => {
+                effects.push(Effect::ConfState(self.core.apply_conf_change_at(index, &change)));
             }
             Input::ReadIndex { context } => self.core.read_index(context),
             Input::SnapshotTaken { index, conf_state, data, compact } => {
@@ -347,7 +353,7 @@ impl Replica {
 
     fn reads_locally(&self) -> bool {
         // Once true it stays true until leadership or the configuration changes, so most calls end at the first line.
-        if !self.core.is_leader() || !self.core.configuration().voters.is_singleton() {
+        if !self.core.is_leader() || !self.core.is_sole_voter() {
             return false;
         }
         self.core

@@ -42,7 +42,8 @@ fn settle(replica: &mut Replica, applied: &mut Vec<Committed>, reads: &mut Vec<L
                             let change =
                                 raft::codec::decode_conf_change(committed.entry.data.clone())
                                     .unwrap();
-                            replica.handle(Input::ConfChangeApplied(change.into()), &mut effects);
+                            let (index, change) = (committed.entry.index, change.into());
+                            replica.handle(Input::ConfChangeApplied { index, change }, &mut effects);
                         }
                     }
                     applied.extend(apply.entries);
@@ -148,7 +149,7 @@ fn reads_stop_being_local_with_a_second_voter() {
         context: Bytes::new(),
     };
     let mut effects = Vec::new();
-    replica.handle(Input::ConfChangeApplied(change.into()), &mut effects);
+    replica.handle(Input::ConfChangeApplied { index: LogIndex(9), change: change.into() }, &mut effects);
     replica.flush(&mut effects);
     assert!(!replica.status().reads_locally);
 }

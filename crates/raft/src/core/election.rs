@@ -9,7 +9,7 @@
 //!
 //! Without PreVote, and when the leader itself asks (TimeoutNow), the first step is left out.
 
-use super::{Core, Unsent};
+use super::{Core, outbox::Unsent};
 use crate::{
     error::StepError,
     message::{Body, Message, MessageKind, VoteRequest},

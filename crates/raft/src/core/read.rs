@@ -1,5 +1,7 @@
 //! Linearizable reads: see [`crate::read_only`] for the counting.
 
+use bytes::Bytes;
+
 use super::Core;
 use crate::{
     config::{CompatMode, ReadMode},
@@ -12,6 +14,13 @@ use crate::{
 };
 
 impl<S: Storage> Core<S> {
+    /// Takes a read request of this member. The answer comes in [`Ready::read_states`](crate::Ready::read_states) with
+    /// the same context, or never: without a leader, or when messages are lost, the request is lost too. Ask again
+    /// after a while, with a context never used before, as members older than etcd 3.7 need it to tell requests apart.
+    pub fn read_index(&mut self, context: Bytes) {
+        self.handle_read_index(ReadRequest { from: NodeId::NONE, context });
+    }
+
     pub(super) fn handle_read_index(&mut self, request: ReadRequest) {
         match self.role {
             Role::Leader => self.take_read(request),

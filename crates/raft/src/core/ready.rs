@@ -4,7 +4,7 @@
 //! may be under way at once; each is confirmed by its own token, in order. In synchronous mode one is, and
 //! [`Core::advance`] confirms all of it.
 
-use super::{Core, Unsent};
+use super::{Core, outbox::Unsent};
 use crate::{
     config::CompatMode,
     ready::{Append, Appended, Applied, Apply, Ready, Stable},

@@ -1,6 +1,11 @@
 //! Start, bootstrap, and the seams to the driver. Behaviour in groups is in `tests/`.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    fmt,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
 
 use super::*;
 use crate::{
@@ -9,7 +14,7 @@ use crate::{
     rng::SplitMix64,
     storage::MemoryStorage,
     trace::{Level, Trace},
-    types::{Entry, Snapshot, SnapshotMetadata},
+    types::{ConfState, Entry, Snapshot, SnapshotMetadata},
 };
 
 fn config(id: u64) -> Config {
