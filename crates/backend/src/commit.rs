@@ -11,8 +11,8 @@ use crate::writer::Consistent;
 use crate::{DB_FILE, Error};
 
 /// Keys of the `key` bucket only grow, so a split leaves full pages behind: nothing is inserted there later. Upstream
-/// sets the same figure for its sequential puts.
-const APPEND_FILL_PERCENT: f32 = 0.9;
+/// fills them to 0.9, which costs a seventh more bytes for the same rows; a reader takes any fill.
+const APPEND_FILL_PERCENT: f32 = 1.0;
 
 /// What a commit wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -3,8 +3,8 @@
 //! Nothing is replayed at open: the valid meta with the highest transaction number is the state. A file that a crash left
 //! half made (no meta yet, nothing but zeros and parts of the first image) is made again.
 //!
-//! Two short locks: `current` guards the newest state, which readers clone; `writer` holds what a write transaction takes
-//! with it. The first is taken while holding the second never the other way round, and neither during I/O.
+//! Two short locks, never held together and never during I/O: `current` guards the newest state, which readers clone;
+//! `writer` guards what a write transaction takes with it and brings back.
 
 use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
@@ -23,7 +23,7 @@ use crate::{CommitStats, Error, ReadTx, WriteTx};
 /// How to open a database.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Page size of a new file: a power of two, 512 to 16 MiB. An existing file keeps its own.
+    /// Page size of a new file: a power of two, 512 to 16 MiB (4096 stands for anything else). An existing file keeps its own.
     pub page_size: u32,
     /// Takes a shared lock, and the file must exist.
     pub read_only: bool,

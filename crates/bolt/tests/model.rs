@@ -314,7 +314,7 @@ fn random_histories() {
     if let Ok(seed) = std::env::var("BOLT_SEED") {
         return run(seed.parse().unwrap());
     }
-    for seed in 0..count("BOLT_SEEDS", 40) {
+    for seed in 0..count("BOLT_SEEDS", 24) {
         run(seed);
     }
 }

@@ -18,7 +18,7 @@ fn bits_are_a_set() {
     let mut state = 1;
     for step in 0..20_000 {
         let page = random(&mut state) % pages;
-        if random(&mut state) % 3 > 0 {
+        if !random(&mut state).is_multiple_of(3) {
             assert_eq!(bits.insert(page), model.insert(page));
         } else {
             assert_eq!(bits.remove(page), model.remove(&page));

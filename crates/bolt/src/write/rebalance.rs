@@ -7,12 +7,12 @@ use crate::page::{Damage, Kind};
 
 /// What became of a child that was looked at.
 enum Outcome {
-    /// Nothing happened to it.
+    /// Nothing: go on with the next.
     Stays,
-    /// It was empty, or joined its left neighbour: the parent lost this item.
+    /// It was empty and is gone: the next one stands in its place.
     IsGone,
-    /// Its right neighbour joined it: the parent lost the next item.
-    TookInRight,
+    /// It and a neighbour are one node now, at this place, which may need another look.
+    Joined { at: usize },
 }
 
 impl Draft {
@@ -69,15 +69,26 @@ impl Draft {
                 merged += self.rebalance_children(child, threshold)?;
             }
         }
+        Ok(merged + self.merge_children(parent, threshold)?)
+    }
+
+    /// Joins small children of one branch with their neighbours, as often as it takes.
+    fn merge_children(&mut self, parent: NodeIndex, threshold: usize) -> Result<u64, Error> {
+        let mut merged = 0;
         let mut at = 0;
         while at < self.node(parent).items.len() {
             match self.rebalance_child(parent, at, threshold)? {
                 Outcome::Stays => at += 1,
-                // The next child stands here now.
                 Outcome::IsGone => merged += 1,
-                Outcome::TookInRight => {
+                Outcome::Joined { at: joined } => {
                     merged += 1;
-                    at += 1;
+                    at = joined;
+                    // A child that had no neighbour before has some now.
+                    if let Some(Child::Node(child)) = self.node(parent).items[at].child()
+                        && self.node(child).kind == Kind::Branch
+                    {
+                        merged += self.merge_children(child, threshold)?;
+                    }
                 }
             }
         }
@@ -95,7 +106,9 @@ impl Draft {
             return Ok(Outcome::Stays);
         };
         let node = self.node_mut(child);
-        if !std::mem::take(&mut node.unbalanced) {
+        // A branch with one child is never left behind, whoever wrote it: bbolt panics when it has to merge that child.
+        let has_enough = node.kind == Kind::Leaf || node.items.len() >= 2;
+        if !std::mem::take(&mut node.unbalanced) && has_enough {
             return Ok(Outcome::Stays);
         }
         if node.items.is_empty() {
@@ -103,12 +116,13 @@ impl Draft {
             self.remove_child(parent, at);
             return Ok(Outcome::IsGone);
         }
-        let has_enough = node.kind == Kind::Leaf || node.items.len() >= 2;
         if has_enough && node.len_bytes() > threshold {
             return Ok(Outcome::Stays);
         }
         if self.node(parent).items.len() < 2 {
-            // No neighbour here; the parent itself is too small, and joins one of its own.
+            let node = self.node_mut(child);
+            // No neighbour here. The parent itself is too small and joins one of its own; then this one is looked at again.
+            node.unbalanced = true;
             return Ok(Outcome::Stays);
         }
         let (left, right) = if at == 0 { (0, 1) } else { (at - 1, at) };
@@ -129,7 +143,7 @@ impl Draft {
         self.node_mut(left_node).items.append(&mut moved);
         self.drop_page(right_node);
         self.remove_child(parent, right);
-        Ok(if at == 0 { Outcome::TookInRight } else { Outcome::IsGone })
+        Ok(Outcome::Joined { at: left })
     }
 
     fn open_child_at(&mut self, parent: NodeIndex, at: usize) -> Result<NodeIndex, Error> {
