@@ -7,7 +7,7 @@
 //! ```text
 //! config ──► bootstrap ──► member ─┬─► driver   node, log writer, apply, committer
 //!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, health
-//!                                  ├─► http     health, version
+//!                                  ├─► http     gateway (JSON), health, version
 //!                                  └─► tasks    lease expiry, auto-compaction, progress of watches
 //! ```
 
@@ -17,6 +17,7 @@ mod compactor;
 pub mod config;
 mod driver;
 mod facts;
+mod gateway;
 mod gathered;
 mod grpc;
 mod http;
@@ -31,7 +32,7 @@ pub mod signal;
 pub mod version;
 mod watching;
 
-pub use bootstrap::StartError;
+pub use self::bootstrap::StartError;
 pub use config::Config;
 pub use driver::Failure;
 pub use member::{Member, RunError};

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::board::Board;
-use crate::bootstrap::{self, Parts, StartError};
+use crate::bootstrap::{self, StartError};
 use crate::config::Config;
 use crate::driver::apply::{ApplyStage, Policy, State};
 use crate::driver::committer::Committer;
@@ -69,8 +69,9 @@ impl Member {
         let peer_listeners = listen::bind(&config.listen_peer_urls).await?;
         let client_listeners = listen::bind(&config.listen_client_urls).await?;
 
-        let unix_ms =
-            SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_millis() as u64);
+        let unix_ms = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0));
         let own_config = config.clone();
         let parts = tokio::task::spawn_blocking(move || bootstrap::open(&own_config, unix_ms))
             .await
@@ -106,20 +107,21 @@ impl Member {
 
     fn start_stages(
         config: Config,
-        parts: Parts,
+        parts: ::bootstrap::Member,
         unix_ms: u64,
         signals: Stops,
     ) -> Result<(Self, Arc<Watching>), StartError> {
-        let Parts {
+        let ::bootstrap::Member {
             cluster_id,
             member_id,
             replica,
             machine,
             compaction,
             wal,
-            wal_parent,
-            wal_name,
-            ..
+            dirs,
+            snapshot_index,
+            backend,
+            origin: _,
         } = parts;
         let (heart_sender, heart_inbox) = mailbox(INBOX_CAPACITY);
         // The capacities of these are of no effect: what they hold is bounded by those who fill them.
@@ -144,7 +146,7 @@ impl Member {
             ids,
             heart: heart_sender.clone(),
             store: machine.reader(),
-            backend: parts.backend,
+            backend,
             lessor: machine.lessor(),
             epoch,
             compacted: watch::channel(-1).0,
@@ -159,17 +161,18 @@ impl Member {
         preallocate_sender.send_all([()]);
         let log_writer = LogWriter {
             wal,
-            parent: wal_parent,
-            name: wal_name,
+            parent: dirs.wal_parent,
+            name: dirs.wal_name,
             segments_max: config.max_wals,
+            snap_dir: Arc::clone(&dirs.snap),
+            snapshots_max: config.max_snapshots,
             preallocate: preallocate_sender,
             records: Vec::new(),
         };
         let committer = Committer {
             inbox: commit_inbox,
             heart: heart_sender.clone(),
-            snap_dir: parts.snap_dir,
-            snapshots_max: config.max_snapshots,
+            snap_dir: dirs.snap,
             catchup_entries: config.snapshot_catchup_entries,
         };
         let apply = ApplyStage {
@@ -193,7 +196,7 @@ impl Member {
                 lease_extension: config.election,
             },
             epoch,
-            state: State::new(parts.snapshot_index, compaction),
+            state: State::new(snapshot_index, compaction),
         };
         let heart = Heart {
             replica,
@@ -251,7 +254,7 @@ impl Member {
     }
 
     /// Turns clients away, then lets the stages end in the order of the data.
-    async fn stop(mut self) {
+    pub(crate) async fn stop(mut self) {
         tracing::info!("closing etcd server");
         self.stopping.send_replace(true);
         self.tasks.abort_all();
@@ -303,3 +306,6 @@ fn log_start(config: &Config) {
         "starting an etcd server"
     );
 }
+
+#[cfg(test)]
+pub(crate) mod unconnected;

@@ -102,6 +102,8 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Time that a client has to answer a ping.
     pub keepalive_timeout: Duration,
+    /// Whether clients may speak JSON over HTTP.
+    pub enable_grpc_gateway: bool,
 }
 
 impl Config {

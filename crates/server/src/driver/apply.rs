@@ -138,21 +138,26 @@ impl ApplyStage {
             last = committed.entry.index;
             let applied = self.machine.apply(&to_machine(committed)?, now)?;
             events.extend(applied.events);
-            let mut is_answer_held = false;
+            let mut alarm = None;
             for effect in applied.effects {
                 match effect {
                     Effect::ConfChange(change) => inputs.push(conf_change(last, &change)?),
-                    Effect::RaiseAlarm(alarm) => {
-                        is_answer_held = true;
-                        self.raise_alarm(alarm, applied.request_id, applied.outcome.clone());
+                    Effect::RaiseAlarm(request) => alarm = Some(request),
+                    Effect::EmptyEntry => self.count_leases(),
+                    Effect::Compact(compaction) => self.compact(compaction),
+                    Effect::Snapshot => self.state.is_snapshot_wanted = true,
+                    Effect::ClusterVersion { old, new } => log_cluster_version(old, new),
+                    Effect::SelfRemoved | Effect::Peer(_) => {
+                        tracing::warn!("the membership changed; other members come with clusters");
                     }
-                    effect => self.carry_out(effect),
                 }
             }
-            if let (false, Some(outcome)) =
-                (is_answer_held || applied.request_id == 0, applied.outcome)
-            {
-                outcomes.push((applied.request_id, outcome));
+            match (alarm, applied.outcome) {
+                (Some(alarm), outcome) => self.raise_alarm(alarm, applied.request_id, outcome),
+                (None, Some(outcome)) if applied.request_id != 0 => {
+                    outcomes.push((applied.request_id, outcome));
+                }
+                (None, _) => {}
             }
         }
         self.machine.writer().publish();
@@ -172,39 +177,19 @@ impl ApplyStage {
         Ok(())
     }
 
-    fn carry_out(&mut self, effect: Effect) {
-        match effect {
-            Effect::EmptyEntry => {
-                if self.state.is_leader {
-                    let now = self.now();
-                    lock(&self.machine.lessor()).promote(self.policy.lease_extension, now);
-                }
-            }
-            Effect::Compact(compaction) => {
-                tracing::info!(revision = compaction.revision(), "compact tree index");
-                self.state.compactions.push_back(compaction);
-                // etcd commits at once, so that a crash goes on with the compaction.
-                self.state.is_commit_wanted = true;
-            }
-            Effect::ClusterVersion { old, new } => {
-                let from = old.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-                tracing::info!(from, to = %new, "cluster version is updated");
-            }
-            Effect::Snapshot => self.state.is_snapshot_wanted = true,
-            Effect::SelfRemoved => {
-                tracing::warn!(
-                    "this member was removed from the cluster; stopping for that comes with clusters"
-                );
-            }
-            Effect::Peer(change) => {
-                tracing::info!(
-                    ?change,
-                    "membership of other members changed; connections come with clusters"
-                );
-            }
-            // Taken out before.
-            Effect::ConfChange(_) | Effect::RaiseAlarm(_) => {}
+    /// An entry of the leader's own term is applied, hence all of its predecessors': a leader may count time now.
+    fn count_leases(&mut self) {
+        if self.state.is_leader {
+            let now = self.now();
+            lock(&self.machine.lessor()).promote(self.policy.lease_extension, now);
         }
+    }
+
+    fn compact(&mut self, compaction: mvcc::Compaction) {
+        tracing::info!(revision = compaction.revision(), "compact tree index");
+        self.state.compactions.push_back(compaction);
+        // etcd commits at once, so that a crash goes on with the compaction.
+        self.state.is_commit_wanted = true;
     }
 
     /// Proposes the alarm, and answers the request that ran into the quota when the alarm stands.
@@ -335,6 +320,11 @@ fn to_machine(committed: replica::Committed) -> Result<machine::Committed, machi
     }
 }
 
+fn log_cluster_version(old: Option<machine::Version>, new: machine::Version) {
+    let from = old.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
+    tracing::info!(from, to = %new, "cluster version is updated");
+}
+
 /// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.
 fn lock(lessor: &Mutex<lease::Lessor>) -> MutexGuard<'_, lease::Lessor> {
     lessor.lock().unwrap_or_else(PoisonError::into_inner)
@@ -347,5 +337,5 @@ fn conf_change(
 ) -> Result<Input, machine::Fatal> {
     let change = raft::codec::decode_conf_change(Bytes::from(change.encode_to_vec()))
         .map_err(|error| machine::Fatal::Entry { index: index.0, what: error.to_string() })?;
-    Ok(Input::ConfChangeApplied(change.into()))
+    Ok(Input::ConfChangeApplied { index, change: change.into() })
 }

@@ -74,7 +74,6 @@ pub(crate) struct Committer {
     pub(crate) inbox: Receiver<Work>,
     pub(crate) heart: Sender<heart::Work>,
     pub(crate) snap_dir: Arc<dyn Dir>,
-    pub(crate) snapshots_max: usize,
     /// Entries that stay in memory behind a snapshot.
     pub(crate) catchup_entries: u64,
 }
@@ -123,7 +122,8 @@ impl Committer {
         Ok(())
     }
 
-    /// The file first, then the record that vouches for it; last, the log's memory lets go of what the snapshot covers.
+    /// The file first, then the record that vouches for it (and only then do older files go, see [`super::log_writer`]);
+    /// last, the log's memory lets go of what the snapshot covers.
     fn save_snapshot(&self, point: SnapshotPoint) -> Result<(), CommitFailure> {
         let SnapshotPoint { index, term, conf_state, document } = point;
         let snapshot = raftpb::Snapshot {
@@ -145,10 +145,6 @@ impl Committer {
             compact,
         };
         self.heart.send_all([heart::Work::SnapshotSaved(record), heart::Work::Replica(taken)]);
-        wal::snap::remove_orphan_dbs(&self.snap_dir, index.0)?;
-        for name in wal::snap::purge(&self.snap_dir, self.snapshots_max)? {
-            tracing::info!(path = name, "purged");
-        }
         Ok(())
     }
 }

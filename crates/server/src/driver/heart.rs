@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use proto::walpb;
+use raft::Append;
 use replica::{Effect, Input, Replica};
 
 use super::apply::{self, ApplyStage};
@@ -125,11 +126,7 @@ impl Heart {
                 return Ok(());
             }
             for effect in effects.drain(..) {
-                match effect {
-                    Effect::Persist(append) => appends.push(append),
-                    Effect::Apply(apply) => applies.push(apply),
-                    effect => self.carry_out(effect),
-                }
+                self.carry_out(effect, &mut appends, &mut applies);
             }
             if !appends.is_empty() {
                 self.log.write(&appends)?;
@@ -144,8 +141,16 @@ impl Heart {
         }
     }
 
-    fn carry_out(&mut self, effect: Effect) {
+    /// Carries out one effect; writes and entries to apply are collected, to be done together.
+    fn carry_out(
+        &mut self,
+        effect: Effect,
+        appends: &mut Vec<Append>,
+        applies: &mut Vec<replica::Apply>,
+    ) {
         match effect {
+            Effect::Persist(append) => appends.push(append),
+            Effect::Apply(apply) => applies.push(apply),
             Effect::ConfState(Ok(state)) => {
                 tracing::info!(voters = ?state.voters, learners = ?state.learners, "switched configuration");
             }
@@ -173,8 +178,6 @@ impl Heart {
             Effect::Rejected(error) => {
                 tracing::warn!(error = %error, "refused a message of another member")
             }
-            // Taken out before.
-            Effect::Persist(_) | Effect::Apply(_) => {}
         }
     }
 

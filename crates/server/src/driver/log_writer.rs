@@ -16,6 +16,9 @@ pub(crate) struct LogWriter {
     pub(crate) parent: Arc<dyn Dir>,
     pub(crate) name: String,
     pub(crate) segments_max: usize,
+    /// Where the raft snapshot files lie.
+    pub(crate) snap_dir: Arc<dyn Dir>,
+    pub(crate) snapshots_max: usize,
     /// Wakes the thread that makes the next segment ready.
     pub(crate) preallocate: Sender<()>,
     /// Kept between calls for its memory.
@@ -39,11 +42,17 @@ impl LogWriter {
         Ok(())
     }
 
-    /// Records that a snapshot file is complete, and lets segments go that nobody needs any more.
+    /// Records that a snapshot file is complete, and removes what nobody needs any more.
+    ///
+    /// In this order: files that a crash left without a record count among those that are kept, so removing older ones
+    /// before the record is durable could remove the last one that has a record.
     pub(crate) fn vouch(&mut self, snapshot: &walpb::Snapshot) -> Result<(), wal::Error> {
         self.wal.save_snapshot(snapshot)?;
         self.wal.release_to(snapshot.index);
-        for name in wal::purge(&self.parent, &self.name, self.segments_max)? {
+        let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
+        wal::snap::remove_orphan_dbs(&self.snap_dir, snapshot.index)?;
+        let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max)?;
+        for name in segments.into_iter().chain(snapshots) {
             tracing::info!(path = name, "purged");
         }
         Ok(())

@@ -126,7 +126,10 @@ mod tests {
     fn timeouts_that_cannot_be_read_are_refused() {
         let headers = HeaderMap::from_iter([(TIMEOUT, HeaderValue::from_static("soon"))]);
         let status = deadline(&headers).unwrap_err();
-        assert_eq!((status.code(), status.message()), (tonic::Code::InvalidArgument, "invalid grpc-timeout: soon"));
+        assert_eq!(
+            (status.code(), status.message()),
+            (tonic::Code::InvalidArgument, "invalid grpc-timeout: soon")
+        );
     }
 
     #[test]
@@ -139,7 +142,8 @@ mod tests {
             (HeaderName::from_static("x-own"), HeaderValue::from_static("stays here")),
         ]);
         let request = with_metadata(&headers, ());
-        let found = |name: &str| request.metadata().get(name).map(|value| value.as_bytes().to_vec());
+        let found =
+            |name: &str| request.metadata().get(name).map(|value| value.as_bytes().to_vec());
         assert_eq!(found("hasleader").as_deref(), Some(b"true".as_slice()));
         assert_eq!(found("authorization").as_deref(), Some(b"token".as_slice()));
         assert_eq!(found("grpcgateway-authorization").as_deref(), Some(b"token".as_slice()));

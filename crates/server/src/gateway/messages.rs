@@ -37,8 +37,9 @@ pub(super) fn write_json(
     encoded: Bytes,
     json: &mut Vec<u8>,
 ) -> Result<(), Status> {
-    let message = DynamicMessage::decode(descriptor.clone(), encoded)
-        .map_err(|error| Status::internal(format!("grpc: failed to unmarshal the received message: {error}")))?;
+    let message = DynamicMessage::decode(descriptor.clone(), encoded).map_err(|error| {
+        Status::internal(format!("grpc: failed to unmarshal the received message: {error}"))
+    })?;
     message
         .serialize_with_options(&mut serde_json::Serializer::new(json), &WRITING)
         .map_err(|error| Status::internal(format!("failed to marshal response: {error}")))

@@ -51,7 +51,8 @@ use routes::Call;
 use crate::config::Config;
 
 /// Header that every answer of a service has, and errors do not.
-const ANSWERED: (HeaderName, &str) = (HeaderName::from_static("grpc-metadata-content-type"), "application/grpc");
+const ANSWERED: (HeaderName, &str) =
+    (HeaderName::from_static("grpc-metadata-content-type"), "application/grpc");
 
 /// The gateway of one member.
 #[derive(Debug)]
@@ -80,15 +81,24 @@ impl Gateway {
 
     /// Answers a request to a path under `/v3/`.
     pub(crate) async fn answer(&self, path: &str, request: Request) -> Response {
-        let Some(call) = self.calls.get(path) else { return errors::response(&Status::not_found("Not Found")) };
+        let Some(call) = self.calls.get(path) else {
+            return errors::response(&Status::not_found("Not Found"));
+        };
         if request.method() != Method::POST {
             return errors::response(&Status::unimplemented("Method Not Allowed"));
         }
         let (head, body) = request.into_parts();
-        self.forward(call, &head.headers, body).await.unwrap_or_else(|status| errors::response(&status))
+        self.forward(call, &head.headers, body)
+            .await
+            .unwrap_or_else(|status| errors::response(&status))
     }
 
-    async fn forward(&self, call: &Call, headers: &HeaderMap, body: Body) -> Result<Response, Status> {
+    async fn forward(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        body: Body,
+    ) -> Result<Response, Status> {
         let deadline = headers::deadline(headers)?;
         let requests = Requests::new(body, call.request.clone(), self.value_bytes_max);
         until(deadline, async {
@@ -101,7 +111,12 @@ impl Gateway {
         .await
     }
 
-    async fn forward_one(&self, call: &Call, headers: &HeaderMap, requests: Requests) -> Result<Response, Status> {
+    async fn forward_one(
+        &self,
+        call: &Call,
+        headers: &HeaderMap,
+        requests: Requests,
+    ) -> Result<Response, Status> {
         let request = headers::with_metadata(headers, only_one(requests).await?);
         let _vacancy = self.vacancies.acquire().await.map_err(|_| gone())?;
         let answer = self.client().unary(request, call.grpc_path.clone(), EncodedMessages).await?;
@@ -132,7 +147,8 @@ impl Gateway {
         match answers.message().await {
             Ok(first) => {
                 let lines = Lines::new(first, answers, call.response.clone(), deadline, vacancy);
-                Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines)).into_response())
+                Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines))
+                    .into_response())
             }
             Err(status) => Ok(errors::stream_response(&status)),
         }
@@ -149,9 +165,14 @@ async fn only_one(mut requests: Requests) -> Result<Bytes, Status> {
     requests.next().await.unwrap_or(Ok(Bytes::new()))
 }
 
-async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+async fn until<T>(
+    deadline: Option<Instant>,
+    work: impl Future<Output = Result<T, Status>>,
+) -> Result<T, Status> {
     match deadline {
-        Some(deadline) => tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late())),
+        Some(deadline) => {
+            tokio::time::timeout_at(deadline, work).await.unwrap_or_else(|_| Err(too_late()))
+        }
         None => work.await,
     }
 }

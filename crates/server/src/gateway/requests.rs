@@ -82,11 +82,15 @@ impl Requests {
                         continue;
                     }
                     // Go says so too when the client goes away in the middle.
-                    Some(Err(error)) => return Poll::Ready(Err(Status::invalid_argument(error.to_string()))),
+                    Some(Err(error)) => {
+                        return Poll::Ready(Err(Status::invalid_argument(error.to_string())));
+                    }
                     None => value = self.last_value()?,
                 }
             }
-            return Poll::Ready(value.map(|json| messages::from_json(&self.descriptor, &json)).transpose());
+            return Poll::Ready(
+                value.map(|json| messages::from_json(&self.descriptor, &json)).transpose(),
+            );
         }
     }
 }

@@ -72,10 +72,13 @@ const ROUTES: &[(&str, &str)] = &[
 
 /// The calls by path.
 pub(super) fn calls() -> HashMap<&'static str, Call> {
-    let pool = DescriptorPool::decode(rpc::API_DESCRIPTORS).expect("generated descriptors are whole");
+    let pool =
+        DescriptorPool::decode(rpc::API_DESCRIPTORS).expect("generated descriptors are whole");
     ROUTES
         .iter()
-        .map(|&(path, grpc_path)| (path, find(&pool, grpc_path).expect("the table names calls of the services")))
+        .map(|&(path, grpc_path)| {
+            (path, find(&pool, grpc_path).expect("the table names calls of the services"))
+        })
         .collect()
 }
 

@@ -45,14 +45,24 @@ enum State {
     /// After `,` in an object.
     Key,
     /// In a string; a key or a value.
-    Text { is_key: bool },
-    Escape { is_key: bool },
+    Text {
+        is_key: bool,
+    },
+    Escape {
+        is_key: bool,
+    },
     /// Hexadecimal digits still to come.
-    Hex { is_key: bool, digits: u8 },
+    Hex {
+        is_key: bool,
+        digits: u8,
+    },
     AfterKey,
     AfterValue,
     /// In `true`, `false` or `null`, so many letters in.
-    Word { word: &'static str, letters: usize },
+    Word {
+        word: &'static str,
+        letters: usize,
+    },
     Number(Number),
 }
 
@@ -85,14 +95,20 @@ impl Scanner {
             State::ValueOrClose if byte == b']' => Ok(self.close()),
             State::ValueOrClose => self.value(byte),
             State::KeyOrClose if byte == b'}' => Ok(self.close()),
-            State::KeyOrClose | State::Key if byte == b'"' => self.go_to(State::Text { is_key: true }),
-            State::KeyOrClose | State::Key => Err(invalid(byte, "looking for beginning of object key string")),
+            State::KeyOrClose | State::Key if byte == b'"' => {
+                self.go_to(State::Text { is_key: true })
+            }
+            State::KeyOrClose | State::Key => {
+                Err(invalid(byte, "looking for beginning of object key string"))
+            }
             State::AfterKey if byte == b':' => self.go_to(State::Value),
             State::AfterKey => Err(invalid(byte, "after object key")),
             State::AfterValue => self.after_value(byte),
             State::Text { is_key } => self.text(byte, is_key),
             State::Escape { is_key } => match byte {
-                b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"' => self.go_to(State::Text { is_key }),
+                b'b' | b'f' | b'n' | b'r' | b't' | b'\\' | b'/' | b'"' => {
+                    self.go_to(State::Text { is_key })
+                }
                 b'u' => self.go_to(State::Hex { is_key, digits: 4 }),
                 _ => Err(invalid(byte, "in string escape code")),
             },
@@ -109,7 +125,8 @@ impl Scanner {
     /// Says whether there is a value when nothing comes any more.
     pub(super) fn finish(&self) -> Result<bool, String> {
         use Number::{ExponentDigits, Fraction, Whole, Zero};
-        let is_number = matches!(self.state, State::Number(Zero | Whole | Fraction | ExponentDigits));
+        let is_number =
+            matches!(self.state, State::Number(Zero | Whole | Fraction | ExponentDigits));
         if self.is_blank {
             Ok(false)
         } else if is_number && self.open.is_empty() {
@@ -218,7 +235,9 @@ impl Scanner {
             (Zero | Whole | Fraction, b'e' | b'E') => Exponent,
             (Exponent, b'+' | b'-') => ExponentSign,
             (Exponent | ExponentSign | ExponentDigits, b'0'..=b'9') => ExponentDigits,
-            (Exponent | ExponentSign, _) => return Err(invalid(byte, "in exponent of numeric literal")),
+            (Exponent | ExponentSign, _) => {
+                return Err(invalid(byte, "in exponent of numeric literal"));
+            }
             // The number has ended, and the byte belongs to what comes next.
             (Zero | Whole | Fraction | ExponentDigits, _) => {
                 return match self.end_value() {
@@ -288,7 +307,10 @@ mod tests {
             (" \r\n\t", vec![]),
             ("{}", vec!["{}"]),
             ("{}{} {}\n", vec!["{}", "{}", "{}"]),
-            (r#"{"a":{"b":[1,-2.5e+3,true,false,null,"}]"]}}x"#, vec![r#"{"a":{"b":[1,-2.5e+3,true,false,null,"}]"]}}"#]),
+            (
+                r#"{"a":{"b":[1,-2.5e+3,true,false,null,"}]"]}}x"#,
+                vec![r#"{"a":{"b":[1,-2.5e+3,true,false,null,"}]"]}}"#],
+            ),
             (r#"{"a":"\"\\\u00e9é"} "#, vec![r#"{"a":"\"\\\u00e9é"}"#]),
             ("12 0.5 -0", vec!["12", "0.5", "-0"]),
             ("[] \"a\"null1", vec!["[]", "\"a\"", "null", "1"]),

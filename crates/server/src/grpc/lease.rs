@@ -20,7 +20,7 @@ use rpc::etcdserverpb::lease_server::Lease;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use super::{limits, status};
+use super::{limits, status, wording};
 use crate::request::{Core, Refusal};
 
 /// The service.
@@ -135,7 +135,10 @@ impl Lease for Service {
         let service = self.clone();
         let answers = request.into_inner().then(move |request| {
             let service = service.clone();
-            async move { service.keep_alive(LeaseId(request?.id)).await }
+            async move {
+                let request = request.map_err(wording::of_stream)?;
+                service.keep_alive(LeaseId(request.id)).await
+            }
         });
         Ok(Response::new(Box::pin(until_error(answers))))
     }

@@ -3,6 +3,7 @@
 //!
 //! Services of later stages answer UNIMPLEMENTED, with a message that says so.
 
+mod auth;
 mod cluster;
 mod health;
 mod kv;
@@ -12,11 +13,14 @@ mod maintenance;
 mod status;
 mod unserved;
 mod watch;
+mod wording;
 
 pub(crate) use lease::expire as expire_leases;
+pub(crate) use wording::unknown_service;
 
 use std::sync::Arc;
 
+use rpc::etcdserverpb::auth_server::AuthServer;
 use rpc::etcdserverpb::cluster_server::ClusterServer;
 use rpc::etcdserverpb::kv_server::KvServer;
 use rpc::etcdserverpb::lease_server::LeaseServer;
@@ -26,30 +30,30 @@ use tonic::service::Routes;
 
 use crate::request::Core;
 use crate::watching::Watching;
+use wording::Worded;
 
 /// Every service, on its paths.
 pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let bytes_max = core.message_bytes_max();
+    let kv = KvServer::new(kv::Service::new(core)).max_decoding_message_size(bytes_max);
     let mut routes = Routes::builder();
     routes
-        .add_service(kv::Ranges::before(
-            KvServer::new(kv::Service::new(core)).max_decoding_message_size(bytes_max),
-            core,
-            bytes_max,
-        ))
-        .add_service(watch::Watches::new(core, watching, bytes_max))
-        .add_service(
+        .add_service(Worded(kv::Ranges::before(kv, core, bytes_max)))
+        .add_service(Worded(watch::Watches::new(core, watching, bytes_max)))
+        .add_service(Worded(
             LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
+        ))
+        .add_service(Worded(
             ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
-        )
-        .add_service(
+        ))
+        .add_service(Worded(
             MaintenanceServer::new(maintenance::Service::new(core))
                 .max_decoding_message_size(bytes_max),
-        )
-        .add_service(HealthServer::new(health::Service))
-        .add_service(unserved::Auth)
+        ))
+        .add_service(Worded(
+            AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
+        ))
+        .add_service(Worded(HealthServer::new(health::Service)))
         .add_service(unserved::Lock)
         .add_service(unserved::Election);
     routes.routes()

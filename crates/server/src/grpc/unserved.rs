@@ -43,8 +43,6 @@ macro_rules! unserved {
 }
 
 unserved! {
-    /// Users, roles and tokens.
-    Auth: "etcdserverpb.Auth", "authentication";
     /// Locks.
     Lock: "v3lockpb.Lock", "the lock service";
     /// Elections.

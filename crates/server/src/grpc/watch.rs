@@ -24,7 +24,7 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 
-use super::limits;
+use super::{limits, wording};
 use crate::request::Core;
 use crate::watching::{OpenStream, Watching};
 
@@ -93,7 +93,7 @@ async fn read_requests(
             Ok(None) => return,
             Err(status) => {
                 // Nobody to tell when the stream has gone as well.
-                let _ = end.send(status);
+                let _ = end.send(wording::of_stream(status));
                 return;
             }
         }
@@ -201,8 +201,7 @@ impl tower_service::Service<http::Request<Body>> for Watches {
         let service = self.clone();
         Box::pin(async move {
             if request.uri().path() != WATCH_PATH {
-                return Ok(Status::unimplemented("unknown method for service etcdserverpb.Watch")
-                    .into_http());
+                return Ok(Status::unimplemented("").into_http());
             }
             let codec = RawCodec::<Reply<WatchResponse>, WatchRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(service.bytes_max);

@@ -1,0 +1,61 @@
+//! Why a member cannot be opened.
+
+use std::path::PathBuf;
+
+/// Why a member cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The log or a snapshot file.
+    #[error(transparent)]
+    Log(#[from] wal::Error),
+    /// The database.
+    #[error(transparent)]
+    Backend(#[from] backend::Error),
+    /// The state machine.
+    #[error(transparent)]
+    Machine(#[from] machine::OpenError),
+    /// Consensus.
+    #[error("raft: {0}")]
+    Raft(#[from] raft::ConfigError),
+    /// The log does not say whose it is.
+    #[error("{path}: the log's metadata cannot be read: {why}")]
+    Metadata {
+        /// The log's directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log has entries that the raft core does not take.
+    #[error("{path}: entry of the log: {why}")]
+    Entry {
+        /// The log's directory.
+        path: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log is there and the database is not.
+    #[error("{path}: database file of the backend is missing, although the log has been applied")]
+    DatabaseMissing {
+        /// The directory that lacks it.
+        path: PathBuf,
+    },
+    /// The member is to join a cluster.
+    #[error(
+        "--initial-cluster-state=existing: retcd cannot join a cluster yet, only found one of a single member"
+    )]
+    JoinNotServed,
+    /// The cluster is to have several members.
+    #[error(
+        "--initial-cluster names {members} members: retcd cannot run clusters of several members yet"
+    )]
+    ClusterNotServed {
+        /// How many.
+        members: usize,
+    },
+    /// The member does not belong to the cluster that it is to found.
+    #[error("--initial-cluster does not name {name}")]
+    NotNamed {
+        /// Its name.
+        name: String,
+    },
+}

@@ -1,0 +1,61 @@
+//! For tests: a member without sockets, whose routes are called directly.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tonic::service::Routes;
+
+use super::Member;
+use crate::bootstrap;
+use crate::config::{AutoCompaction, ClusterState, Config, Url};
+use crate::signal::Stops;
+use crate::{grpc, http, publish};
+
+/// A new cluster of one, with etcd's defaults.
+pub(crate) fn config(data_dir: &Path) -> Config {
+    let peer_urls = vec![Url::parse("http://localhost:2380").unwrap()];
+    let client_urls = vec![Url::parse("http://localhost:2379").unwrap()];
+    Config {
+        name: "default".to_owned(),
+        data_dir: data_dir.to_owned(),
+        wal_dir: None,
+        listen_peer_urls: peer_urls.clone(),
+        listen_client_urls: client_urls.clone(),
+        initial_advertise_peer_urls: peer_urls.clone(),
+        advertise_client_urls: client_urls,
+        initial_cluster: vec![("default".to_owned(), peer_urls)],
+        initial_cluster_state: ClusterState::New,
+        initial_cluster_token: "etcd-cluster".to_owned(),
+        snapshot_count: 100_000,
+        snapshot_catchup_entries: 5_000,
+        max_snapshots: 5,
+        max_wals: 5,
+        heartbeat: Duration::from_millis(100),
+        election: Duration::from_millis(1000),
+        initial_election_tick_advance: true,
+        pre_vote: true,
+        auto_compaction: AutoCompaction::Off,
+        max_request_bytes: 1_572_864,
+        max_txn_ops: 128,
+        max_concurrent_streams: u32::MAX,
+        quota_backend_bytes: 0,
+        backend_batch_interval: Duration::from_millis(100),
+        backend_batch_limit: 10_000,
+        compaction_batch_limit: 1_000,
+        compaction_sleep: Duration::from_millis(10),
+        watch_progress_interval: Duration::from_secs(600),
+        keepalive_interval: Duration::ZERO,
+        keepalive_timeout: Duration::from_secs(20),
+        enable_grpc_gateway: true,
+    }
+}
+
+/// A running member, and what it would serve to clients.
+pub(crate) async fn start(config: Config) -> (Member, Routes) {
+    let signals = Stops::listen().unwrap();
+    let parts = bootstrap::open(&config, 1).unwrap();
+    let (member, watching) = Member::start_stages(config, parts, 1, signals).unwrap();
+    publish::publish(&member.core).await;
+    let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
+    (member, routes)
+}

@@ -1,0 +1,18 @@
+//! A whole member on a simulated disk: the production code from the log to the rows, driven by one loop that a seed steers.
+//!
+//! [`Solo`] stands where the server's threads stand, and does the same things in the same order; what the threads leave to
+//! chance (when a commit is taken, when it runs, when a compaction goes on) is for its caller to decide. [`workload`]
+//! decides it from a seed, records every operation on the disk, and notes what was acknowledged when. [`Model`] says what
+//! must be there, and shares no code with the member. [`crash::check_image`] opens what a power cut left, and compares.
+//!
+//! Invariants
+//! - the same seed gives the same journal, byte for byte;
+//! - nothing here is used by the server, and nothing of the server is used here.
+
+pub mod crash;
+mod model;
+mod solo;
+pub mod workload;
+
+pub use model::Model;
+pub use solo::{Failure, Plant, Settings, Solo};
