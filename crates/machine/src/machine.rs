@@ -120,7 +120,8 @@ impl Machine {
     ) -> Result<Option<mvcc::Compaction>, Fatal> {
         let index = snapshot.metadata.index;
         let writer = &mut self.writer;
-        let mvcc::Reloaded { attachments, compaction } = self.store.reload(|| writer.install_snapshot(index))?;
+        let mvcc::Reloaded { attachments, compaction } =
+            self.store.reload(|| writer.install_snapshot(index))?;
         let Content { alarms, membership, membership_index } =
             Content::load(&self.options, &mut self.writer, snapshot)?;
         self.alarms = alarms;

@@ -5,7 +5,7 @@
 
 #![allow(clippy::print_stdout, reason = "it prints what it measured")]
 
-use std::{collections::BTreeMap, hint::black_box, sync::Arc, time::Duration};
+use std::{hint::black_box, sync::Arc, time::Duration};
 
 use mvcc::{
     Restored, Store,
@@ -60,17 +60,16 @@ fn main() {
     let (rounds, mut pairs) = (2000, 0);
     let began = Cpu::now();
     for number in 0..rounds {
-        let request = RangeRequest {
-            key: key(number).into(),
-            range_end: "\0".into(),
-            limit: 100,
-            ..Default::default()
-        };
-        let mut request = request;
-        // Bounded, so that counting does not walk the whole index.
-        request.range_end = format!("{}~", &key(number)[..20]).into();
-        black_box(reader.range(&request).expect("readable").encode(&ResponseHeader::default()));
+        // About 244 of a million keys, so that counting does not walk the whole index.
+        let prefix = key(number)[..18].to_owned();
+        let range_end = format!("{prefix}~").into();
+        let request =
+            RangeRequest { key: prefix.into(), range_end, limit: 100, ..Default::default() };
+        let range = reader.range(&request).expect("readable");
+        pairs += range.kvs.len() as u64;
+        black_box(range.encode(&ResponseHeader::default()));
     }
+    report("  per pair", began, pairs);
     report("range of up to 100", began, rounds);
 
     let began = Cpu::now();
@@ -125,41 +124,38 @@ fn main() {
             }
         }
         report(&format!("{name}: create"), began, count);
-        let mut poll_time = Duration::ZERO;
-        let mut publish_time = Duration::ZERO;
-        let mut delivered = 0;
-        let mut ready = Vec::new();
-        let mut polls: BTreeMap<_, u64> = BTreeMap::new();
         for id in &ids {
             while hub.poll(*id).is_some() {}
         }
-        hub.take_ready(&mut ready);
-        ready.clear();
         let rounds = if distinct { 20_000 } else { 20 };
-        for number in 0..rounds {
-            let key = if distinct { key(number) } else { "hot".to_owned() };
-            let request =
-                PutRequest { key: key.into(), value: vec![b'v'; 256].into(), ..Default::default() };
-            let (_, changes) =
-                store.put(&mut writer, &request, &|_| false).expect("nothing to refuse");
-            let batch = changes.batch.expect("a change");
-            let began = Cpu::now();
-            hub.publish(&batch, &reader).expect("readable");
-            publish_time += began.elapsed();
-            let began = Cpu::now();
-            hub.take_ready(&mut ready);
-            for id in ready.drain(..) {
-                while let Some(message) = hub.poll(id) {
-                    black_box(message.encode(&ResponseHeader::default(), 2 << 20));
-                    delivered += 1;
-                }
-                *polls.entry(id).or_default() += 1;
-            }
-            poll_time += began.elapsed();
+        let batches: Vec<_> = (0..rounds)
+            .map(|number| {
+                let key = if distinct { key(number) } else { "hot".to_owned() };
+                let request = PutRequest {
+                    key: key.into(),
+                    value: vec![b'v'; 256].into(),
+                    ..Default::default()
+                };
+                let done = store.put(&mut writer, &request, &|_| false).expect("nothing to refuse");
+                done.1.batch.expect("a change")
+            })
+            .collect();
+        let began = Cpu::now();
+        for batch in &batches {
+            hub.publish(batch, &reader).expect("readable");
         }
-        println!(
-            "{name}: {delivered} delivered, publish {publish_time:?}, poll and encode {poll_time:?}"
-        );
+        report(&format!("{name}: publish, each batch"), began, rounds);
+        let mut ready = Vec::new();
+        hub.take_ready(&mut ready);
+        let began = Cpu::now();
+        let mut delivered = 0;
+        for id in ready {
+            while let Some(message) = hub.poll(id) {
+                black_box(message.encode(&ResponseHeader::default(), 2 << 20));
+                delivered += 1;
+            }
+        }
+        report(&format!("{name}: poll and encode, each message"), began, delivered);
     }
 }
 
@@ -170,7 +166,9 @@ struct Cpu(Duration);
 impl Cpu {
     fn now() -> Self {
         let stat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
-        Cpu(Duration::from_nanos(stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0)))
+        Cpu(Duration::from_nanos(
+            stat.split(' ').next().and_then(|nanos| nanos.parse().ok()).unwrap_or(0),
+        ))
     }
 
     fn elapsed(self) -> Duration {

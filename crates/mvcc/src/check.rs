@@ -1,7 +1,7 @@
 //! Checks that need no state: the server makes them before it reads or proposes anything.
 //!
 //! Order and quirks are etcd's (server/etcdserver/api/v3rpc/key.go, 3.5). The duplicate check in particular is not
-//! symmetric, and has a hole that clients may rely on; [`duplicates`] says which. Nesting is bounded twice: by the
+//! symmetric, and has a hole that clients may rely on; `duplicates` says which. Nesting is bounded twice: by the
 //! decoder of protobuf messages, and by the budget of operations, which shrinks by at least one a level.
 
 use std::collections::BTreeSet;

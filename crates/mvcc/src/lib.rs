@@ -31,6 +31,7 @@ mod error;
 mod hash;
 mod index;
 mod key_range;
+mod packed;
 mod range;
 mod reader;
 mod restore;

@@ -525,3 +525,40 @@ fn a_large_range_is_whole_while_others_write_and_compact() {
         done.store(true, std::sync::atomic::Ordering::Relaxed);
     });
 }
+
+#[test]
+fn rows_that_cannot_be_are_named() {
+    use backend::schema::{Revision, RowKey};
+    for (main, value, expected) in [
+        (3, &b"\x0a\x7f"[..], "row 3_1: a field reaches beyond the row"),
+        (i64::MAX, &b""[..], "beyond any that could have been reached"),
+    ] {
+        let mut fixture = Fixture::new();
+        fixture.writer.put_row(RowKey::put(Revision::new(main, 1)), Bytes::from_static(value));
+        fixture.writer.publish();
+        let error = mvcc::Store::open(fixture.writer.reader()).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn a_row_with_an_empty_value_is_borne() {
+    // `etcdutl snapshot restore --bump-revision --mark-compacted` leaves one, and a compaction that is scheduled there.
+    use backend::schema::{Revision, RowKey, meta};
+    let mut fixture = Fixture::new();
+    fixture.put(&put_request("k", "v"), &BTreeSet::new()).unwrap();
+    fixture.writer.put_row(RowKey::put(Revision::first_of(1_000_002)), Bytes::new());
+    meta::put_scheduled_compaction(&mut fixture.writer, 1_000_002);
+    let mut fixture = fixture.restart();
+    assert_eq!(fixture.reader.current_revision(), 1_000_002);
+    assert_eq!(fixture.reader.compact_revision(), 1_000_002);
+    fixture.finish_compactions();
+    assert_eq!(get(&fixture, "k").unwrap().value, "v");
+    assert_eq!(fixture.rows().len(), 2);
+    let all = RangeRequest { key: "\0".into(), range_end: "\0".into(), ..Default::default() };
+    assert_eq!(fixture.reader.range(&all).unwrap().count, 1);
+    let (response, _) = fixture.put(&put_request("k", "w"), &BTreeSet::new()).unwrap();
+    assert_eq!(response.header.unwrap().revision, 1_000_003);
+    assert_eq!(get(&fixture, "k").unwrap().version, 2);
+    fixture.reader.hash_kv(0).unwrap();
+}

@@ -43,7 +43,8 @@ fn settle(replica: &mut Replica, applied: &mut Vec<Committed>, reads: &mut Vec<L
                                 raft::codec::decode_conf_change(committed.entry.data.clone())
                                     .unwrap();
                             let (index, change) = (committed.entry.index, change.into());
-                            replica.handle(Input::ConfChangeApplied { index, change }, &mut effects);
+                            replica
+                                .handle(Input::ConfChangeApplied { index, change }, &mut effects);
                         }
                     }
                     applied.extend(apply.entries);
@@ -149,7 +150,10 @@ fn reads_stop_being_local_with_a_second_voter() {
         context: Bytes::new(),
     };
     let mut effects = Vec::new();
-    replica.handle(Input::ConfChangeApplied { index: LogIndex(9), change: change.into() }, &mut effects);
+    replica.handle(
+        Input::ConfChangeApplied { index: LogIndex(9), change: change.into() },
+        &mut effects,
+    );
     replica.flush(&mut effects);
     assert!(!replica.status().reads_locally);
 }

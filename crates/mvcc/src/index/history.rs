@@ -70,7 +70,8 @@ impl Generation {
         }
         self.older.push(self.last);
         self.last = revision;
-        self.version += 1;
+        // Saturating, since a row on disk may claim any version.
+        self.version = self.version.saturating_add(1);
     }
 
     fn first(&self) -> Revision {
@@ -90,7 +91,8 @@ impl Generation {
     fn find(&self, at: i64) -> Option<Found> {
         let (modified, later) = self.newest(at)?;
         // A generation is shorter than 2^63.
-        Some(Found { modified, created: self.created, version: self.version - later as i64 })
+        let version = self.version.saturating_sub(later as i64);
+        Some(Found { modified, created: self.created, version })
     }
 
     /// Forgets what lies before the newest change up to `at`.

@@ -2,14 +2,8 @@
 //!
 //! Answers "what was key k at revision r" without touching disk. Rebuilt from the `key` bucket at start.
 //!
-//! ```text
-//!   leaves:  ""  ─► | a aa ab b |      a map from the lowest key that belongs to a leaf, to the leaf;
-//!            "c" ─► | c ca d |         at most 64 keys a leaf, their bytes packed in one buffer
-//!            "m" ─► | ma n q |
-//! ```
-//!
-//! One key costs its bytes, 4 for where they end, 16 for its entry, and about 3 for its share of the leaf: no allocation of
-//! its own, until it is changed again. Keys are copied here; nothing keeps a network buffer alive.
+//! The keys stand in a [`PackedMap`]; a key costs its bytes and about 25 more, until it is changed again. Keys are copied
+//! there; nothing keeps a network buffer alive.
 //!
 //! One thread writes; readers share the lock that the caller holds around the index. Entries newer than what the reader
 //! asks for do no harm, so a transaction may be in the making while others read. What does harm is
@@ -17,20 +11,13 @@
 //! a reader checks it while it holds the lock.
 
 mod history;
-mod leaf;
 
-use std::{
-    collections::BTreeMap,
-    ops::{Bound, ControlFlow},
-};
+use std::ops::ControlFlow;
 
 use backend::schema::Revision;
 
-use self::{
-    history::Entry,
-    leaf::{Leaf, MAX_KEYS},
-};
-use crate::KeyRange;
+use self::history::Entry;
+use crate::{KeyRange, packed::PackedMap};
 
 pub(crate) use self::history::{Found, Kept};
 
@@ -42,30 +29,17 @@ pub(crate) enum RestoredRow {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct KeyIndex {
-    /// By the lowest key that belongs to the leaf. The first leaf has the empty key and always exists.
-    leaves: BTreeMap<Box<[u8]>, Leaf>,
-    /// Number of keys, deleted ones included until compaction forgets them.
-    len: usize,
+    keys: PackedMap<Entry>,
     /// Compaction has begun to forget history below this revision.
     forgotten: i64,
-}
-
-impl Default for KeyIndex {
-    fn default() -> Self {
-        KeyIndex {
-            leaves: BTreeMap::from([(Box::default(), Leaf::default())]),
-            len: 0,
-            forgotten: 0,
-        }
-    }
 }
 
 impl KeyIndex {
     /// The number of keys, deleted ones included until compaction forgets them.
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.keys.len()
     }
 
     /// Below this revision, answers may be incomplete.
@@ -75,7 +49,7 @@ impl KeyIndex {
 
     /// Finds a key at main revision `at`.
     pub(crate) fn find(&self, key: &[u8], at: i64) -> Option<Found> {
-        self.entry(key)?.find(at)
+        self.keys.get(key)?.find(at)
     }
 
     /// Visits the keys of `range` that exist at main revision `at`, in order, until `visit` breaks.
@@ -111,31 +85,31 @@ impl KeyIndex {
 
     /// The row of `key` that a compaction at `at` keeps, tombstones at `at` included.
     pub(crate) fn kept_at(&self, key: &[u8], at: i64) -> Option<Kept> {
-        self.entry(key)?.kept_at(at)
+        self.keys.get(key)?.kept_at(at)
     }
 
     /// Says whether a compaction at `at` keeps the row `revision` of `key`.
     pub(crate) fn keeps(&self, key: &[u8], revision: Revision, at: i64) -> bool {
-        self.entry(key).is_some_and(|entry| entry.keeps(revision, at))
+        self.keys.get(key).is_some_and(|entry| entry.keeps(revision, at))
     }
 
     /// Records a put and returns what it made: when the key was created, and its version.
     pub(crate) fn put(&mut self, key: &[u8], revision: Revision) -> Found {
-        match self.locate_mut(key) {
-            (leaf, Ok(place)) => leaf.entry_mut(place).put(revision),
-            (_, Err(_)) => {
-                self.insert(key, Entry::created(revision));
-                Found { modified: revision, created: revision.main, version: 1 }
-            }
-        }
+        self.keys.update_or_insert(
+            key,
+            |entry| entry.put(revision),
+            || {
+                (
+                    Entry::created(revision),
+                    Found { modified: revision, created: revision.main, version: 1 },
+                )
+            },
+        )
     }
 
     /// Records a deletion; says whether the key existed.
     pub(crate) fn tombstone(&mut self, key: &[u8], revision: Revision) -> bool {
-        match self.locate_mut(key) {
-            (leaf, Ok(place)) => leaf.entry_mut(place).tombstone(revision),
-            (_, Err(_)) => false,
-        }
+        self.keys.get_mut(key).is_some_and(|entry| entry.tombstone(revision))
     }
 
     /// Records a row found on disk. Rows of one key must come in the order of their revisions; keys may come in any order,
@@ -144,27 +118,25 @@ impl KeyIndex {
     /// Returns whether the row makes sense: a tombstone right after a tombstone, or a row that is not newer than the one
     /// before, does not.
     pub(crate) fn restore(&mut self, key: &[u8], revision: Revision, row: RestoredRow) -> bool {
-        let (leaf, Ok(place)) = self.locate_mut(key) else {
-            let entry = match row {
-                RestoredRow::Put { create_revision, version } => {
-                    Entry::restored(revision, create_revision, version)
-                }
-                RestoredRow::Tombstone => Entry::restored_tombstone(revision),
-            };
-            self.insert(key, entry);
-            return true;
-        };
-        let entry = leaf.entry_mut(place);
-        if entry.last().is_some_and(|last| last >= revision) {
-            return false;
-        }
-        match row {
-            RestoredRow::Put { .. } => {
-                entry.put(revision);
-                true
+        let update = |entry: &mut Entry| {
+            if entry.last().is_some_and(|last| last >= revision) {
+                return false;
             }
-            RestoredRow::Tombstone => entry.tombstone(revision),
-        }
+            match row {
+                RestoredRow::Put { .. } => {
+                    entry.put(revision);
+                    true
+                }
+                RestoredRow::Tombstone => entry.tombstone(revision),
+            }
+        };
+        let insert = || match row {
+            RestoredRow::Put { create_revision, version } => {
+                (Entry::restored(revision, create_revision, version), true)
+            }
+            RestoredRow::Tombstone => (Entry::restored_tombstone(revision), true),
+        };
+        self.keys.update_or_insert(key, update, insert)
     }
 
     /// Announces a compaction at `at`: from now on answers below it are incomplete.
@@ -180,18 +152,10 @@ impl KeyIndex {
         at: i64,
     ) -> bool {
         for _ in 0..leaves {
-            let mut from_cursor =
-                self.leaves.range_mut::<[u8], _>((Bound::Included(&**cursor), Bound::Unbounded));
-            let Some((lowest, leaf)) = from_cursor.next() else { return false };
-            let removed = leaf.retain(|entry| entry.compact(at));
-            let lowest = lowest.clone();
-            let next = from_cursor.next().map(|(next, _)| next.clone());
-            if removed > 0 {
-                self.len -= removed;
-                self.merge_back(&lowest);
+            match self.keys.retain_in_leaf(cursor, |entry| entry.compact(at)) {
+                Some(next) => *cursor = next,
+                None => return false,
             }
-            let Some(next) = next else { return false };
-            *cursor = next;
         }
         true
     }
@@ -205,116 +169,23 @@ impl KeyIndex {
         if range.is_empty() {
             return ControlFlow::Continue(());
         }
-        let start = range.start();
-        let end = match range {
-            KeyRange::Until(_, end) => Some(end),
-            KeyRange::Single(_) | KeyRange::From(_) => None,
-        };
-        let first_leaf = self.leaf_bound(start);
-        let mut place = self
-            .leaves
-            .get(first_leaf)
-            .map_or(0, |leaf| leaf.search(start).unwrap_or_else(|place| place));
-        for (_, leaf) in
-            self.leaves.range::<[u8], _>((Bound::Included(first_leaf), Bound::Unbounded))
-        {
-            // Compare with the end once a leaf where the whole leaf lies inside.
-            let check = end.filter(|end| leaf.last_key().is_some_and(|last| last >= *end));
-            while place < leaf.len() {
-                let key = leaf.key(place);
-                if check.is_some_and(|end| key >= end) {
-                    return ControlFlow::Continue(());
-                }
-                visit(key, leaf.entry(place))?;
-                place += 1;
-            }
-            if check.is_some() {
-                return ControlFlow::Continue(());
-            }
-            place = 0;
-        }
-        ControlFlow::Continue(())
-    }
-
-    /// The lowest key of the leaf that `key` belongs to.
-    fn leaf_bound(&self, key: &[u8]) -> &[u8] {
-        match self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back() {
-            Some((lowest, _)) => lowest,
-            None => unreachable!("the first leaf has the empty key"),
-        }
-    }
-
-    fn entry(&self, key: &[u8]) -> Option<&Entry> {
-        let (_, leaf) =
-            self.leaves.range::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()?;
-        leaf.search(key).ok().map(|place| leaf.entry(place))
-    }
-
-    fn locate_mut(&mut self, key: &[u8]) -> (&mut Leaf, Result<usize, usize>) {
-        match self.leaves.range_mut::<[u8], _>((Bound::Unbounded, Bound::Included(key))).next_back()
-        {
-            Some((_, leaf)) => {
-                let place = leaf.search(key);
-                (leaf, place)
-            }
-            None => unreachable!("the first leaf has the empty key"),
-        }
-    }
-
-    /// Adds a key that is not there.
-    fn insert(&mut self, key: &[u8], entry: Entry) {
-        self.len += 1;
-        let (leaf, place) = self.locate_mut(key);
-        let place = match place {
-            Ok(place) | Err(place) => place,
-        };
-        if !leaf.is_full() {
-            leaf.insert(place, key, entry);
-            return;
-        }
-        if place == leaf.len() {
-            // Ascending keys: leave the full leaf as it is and begin another.
-            leaf.shrink();
-            let mut next = Leaf::default();
-            next.insert(0, key, entry);
-            self.leaves.insert(key.into(), next);
-            return;
-        }
-        let middle = (leaf.len() / 2).max(1);
-        let mut tail = leaf.split_off(middle);
-        let lowest: Box<[u8]> = tail.key(0).into();
-        if place <= middle {
-            leaf.insert(place, key, entry);
-        } else {
-            tail.insert(place - middle, key, entry);
-        }
-        self.leaves.insert(lowest, tail);
-    }
-
-    /// After a leaf has lost keys: appends it to the one before if both are small, or removes it if it is empty.
-    fn merge_back(&mut self, lowest: &[u8]) {
-        if lowest.is_empty() {
-            return;
-        }
-        let Some(leaf) = self.leaves.remove(lowest) else { return };
-        if leaf.len() == 0 {
-            return;
-        }
-        match self
-            .leaves
-            .range_mut::<[u8], _>((Bound::Unbounded, Bound::Excluded(lowest)))
-            .next_back()
-        {
-            Some((_, before)) if before.has_room_for(&leaf) => before.append(leaf),
-            _ => {
-                self.leaves.insert(lowest.into(), leaf);
+        match range {
+            KeyRange::From(start) => self.keys.visit_from(start, visit),
+            KeyRange::Single(_) | KeyRange::Until(..) => {
+                // Breaking at the end is not the caller's breaking.
+                let mut is_over = false;
+                let flow = self.keys.visit_from(range.start(), &mut |key, entry| {
+                    if range.contains(key) {
+                        return visit(key, entry);
+                    }
+                    is_over = true;
+                    ControlFlow::Break(())
+                });
+                if is_over { ControlFlow::Continue(()) } else { flow }
             }
         }
     }
 }
-
-/// How many keys a leaf holds at most; what one step of [`KeyIndex::compact_leaves`] costs is a multiple of it.
-pub(crate) const LEAF_KEYS: usize = MAX_KEYS;
 
 #[cfg(test)]
 mod tests;

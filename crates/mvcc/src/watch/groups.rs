@@ -1,10 +1,9 @@
 //! Watchers by what they watch: one group for each distinct key or interval.
 
-use std::collections::BTreeMap;
-
 use bytes::Bytes;
 
 use super::intervals::{Interval, Intervals};
+use crate::packed::PackedMap;
 
 /// Number of a group.
 pub(super) type GroupId = u32;
@@ -33,7 +32,7 @@ pub(super) struct Group {
 pub(super) struct Groups {
     groups: Vec<Group>,
     free: Vec<GroupId>,
-    keys: BTreeMap<Bytes, GroupId>,
+    keys: PackedMap<GroupId>,
     intervals: Intervals,
 }
 
@@ -67,7 +66,7 @@ impl Groups {
             }
         };
         match watched {
-            Watched::Key(key) => drop(self.keys.insert(key, id)),
+            Watched::Key(key) => self.keys.update_or_insert(&key, |_| (), || (id, ())),
             Watched::Interval(interval) => self.intervals.insert(interval, id),
         }
         id

@@ -94,6 +94,11 @@ impl Fixture {
         }
     }
 
+    /// The committed state and what is pending.
+    pub(crate) fn reader_view(&self) -> backend::View {
+        self.writer.reader().view()
+    }
+
     /// All rows of the key bucket.
     pub(crate) fn rows(&self) -> Vec<(RowKey, Bytes)> {
         let view = self.writer.view();
