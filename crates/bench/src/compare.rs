@@ -103,8 +103,9 @@ struct ComparedRow {
 struct Compared {
     reference: f64,
     subject: f64,
-    /// Of the medians: subject / reference.
-    ratio: f64,
+    /// Of the medians: subject / reference; absent where the reference used nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ratio: Option<f64>,
     reference_rounds: Vec<f64>,
     subject_rounds: Vec<f64>,
 }
@@ -362,7 +363,7 @@ fn compare_row(name: &str, figures: &[Vec<Figures>; 2]) -> ComparedRow {
         if let (Some(reference), Some(subject)) =
             (median(&reference_rounds), median(&subject_rounds))
         {
-            let ratio = subject / reference;
+            let ratio = (reference > 0.0).then(|| subject / reference);
             out.insert(
                 *key,
                 Compared { reference, subject, ratio, reference_rounds, subject_rounds },
@@ -418,7 +419,9 @@ fn table(comparison: &Comparison) -> String {
             match row.figures.get(key) {
                 Some(figure) => {
                     let (reference, subject) = (short(figure.reference), short(figure.subject));
-                    let _ = write!(out, " {reference} → {subject} (**{:.2}**) |", figure.ratio);
+                    let ratio =
+                        figure.ratio.map_or(String::new(), |ratio| format!(" (**{ratio:.2}**)"));
+                    let _ = write!(out, " {reference} → {subject}{ratio} |");
                 }
                 None => out.push_str(" |"),
             }

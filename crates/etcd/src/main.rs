@@ -12,6 +12,10 @@ use std::process::ExitCode;
 use flags::{Notice, Parsed, Stop};
 use server::version;
 
+/// Requests are many small allocations, freed on other threads than they were made on.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Exit code of an error in what was asked for, or while running.
 const FAILED: u8 = 1;
 /// Exit code of a command line that does not parse.

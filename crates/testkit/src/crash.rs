@@ -172,7 +172,7 @@ pub async fn run(config: &Config) -> Result<Report> {
     let mut sequence = 0;
     for round in 0..config.rounds {
         let at = || format!("seed {} round {round}", config.seed);
-        if round > 0 && random.one_in(2) {
+        if round % 2 == 1 {
             // Dies while it replays, repairs, or before it has done anything.
             let member = Member::spawn(&options).with_context(at)?;
             tokio::time::sleep(Duration::from_millis(random.below(300))).await;

@@ -6,6 +6,7 @@
 //! - [`api`] speaks to a server directly;
 //! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
 //! - [`crash`] kills a member under load, again and again, and checks that nothing acknowledged is lost;
+//! - [`fixtures`] serves directories that real etcd wrote;
 //! - [`state`] reads all that a server shows.
 //!
 //! Every run is also a subcommand of the program `testkit`, for longer runs than a test has time for; `docs/testing.md`
@@ -15,6 +16,7 @@ pub mod api;
 pub mod cli;
 pub mod crash;
 pub mod differential;
+pub mod fixtures;
 pub mod member;
 pub mod programs;
 pub mod random;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use testkit::differential::{self, Stop};
 use testkit::programs::Programs;
-use testkit::{cli, crash, programs, random};
+use testkit::{cli, crash, fixtures, programs, random};
 
 /// Runs our programs beside real etcd.
 #[derive(Debug, Parser)]
@@ -41,6 +41,11 @@ enum Command {
     },
     /// Sends random operations to real etcd and the subject and compares every answer.
     Differential(DifferentialArguments),
+    /// Starts the subject on directories that real etcd wrote and compares what it serves.
+    Fixtures {
+        /// The folder with the archives.
+        folder: PathBuf,
+    },
     /// Kills the subject under load, again and again, and checks that nothing acknowledged is lost.
     Crash(CrashArguments),
 }
@@ -219,6 +224,14 @@ fn run(arguments: &Arguments) -> Result<()> {
             println!("{:#?}\n{:#?}", programs::real(), subject());
         }
         Command::Differential(arguments) => arguments.run(&reference()?, &subject()?)?,
+        Command::Fixtures { folder } => {
+            let report = runtime()?.block_on(fixtures::check(folder, &subject()?.etcd))?;
+            println!("served like real etcd: {}", report.passed.join(", "));
+            println!(
+                "refused, because authentication is a later issue: {}",
+                report.waiting.join(", ")
+            );
+        }
         Command::Crash(arguments) => arguments.run(&subject()?)?,
         Command::Cli { filter, clients, show } => {
             let (real, subject) = (reference()?, subject()?);

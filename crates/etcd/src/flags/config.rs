@@ -179,6 +179,7 @@ pub(super) fn build(
             .max(Duration::from_millis(100)),
         keepalive_interval: get.duration("grpc-keepalive-interval")?,
         keepalive_timeout: get.duration("grpc-keepalive-timeout")?,
+        enable_grpc_gateway: get.boolean("enable-grpc-gateway")?,
         name,
     };
     check_own_entry(&config)?;

@@ -203,7 +203,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Later,
         "Defragment at start when that frees at least this much.",
     ),
-    flag("enable-grpc-gateway", Bool, "true", Later, "Serve the JSON gateway under /v3/."),
+    flag("enable-grpc-gateway", Bool, "true", Yes, "Serve the JSON gateway under /v3/."),
     // Clustering.
     flag(
         "initial-advertise-peer-urls",

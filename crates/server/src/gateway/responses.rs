@@ -19,7 +19,7 @@ use super::{errors, messages, too_late};
 pub(super) struct Lines {
     /// The first answer, which was waited for.
     first: Option<Bytes>,
-    /// `None` when there is no more to say.
+    /// `None` after a failure.
     answers: Option<Streaming<Bytes>>,
     descriptor: MessageDescriptor,
     deadline: Option<Pin<Box<Sleep>>>,
@@ -28,17 +28,17 @@ pub(super) struct Lines {
 }
 
 impl Lines {
-    /// The lines of a stream whose first answer is known; without one the stream has ended.
+    /// The lines of a stream whose first answer is known.
     pub(super) fn new(
-        first: Option<Bytes>,
+        first: Bytes,
         answers: Streaming<Bytes>,
         descriptor: MessageDescriptor,
         deadline: Option<Instant>,
         vacancy: OwnedSemaphorePermit,
     ) -> Self {
         Self {
-            answers: first.is_some().then_some(answers),
-            first,
+            first: Some(first),
+            answers: Some(answers),
             descriptor,
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             _vacancy: vacancy,

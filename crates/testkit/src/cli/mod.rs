@@ -15,7 +15,7 @@
 //!
 //! `$DIR` is a folder of the run's own. Transcripts hold arguments, exit code, standard output and standard error. They
 //! are normalised before they are compared: what may differ between two servers is replaced by a word in
-//! brackets, see [`normalise`].
+//! brackets, see [`normalise()`].
 
 mod compare;
 mod normalise;

@@ -13,5 +13,5 @@ mod generate;
 mod run;
 
 pub use compare::{Tolerance, normalise_reply};
-pub use generate::{Generator, Known};
+pub use generate::{Generator, Known, TxnRanges};
 pub use run::{Config, Report, Stop, run};
