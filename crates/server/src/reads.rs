@@ -183,9 +183,11 @@ mod tests {
         inbox.take(&mut batch, Some(Instant::now()));
         batch
             .into_iter()
-            .map(|input| match input {
-                Work::Replica(Input::ReadIndex { context }) => context,
-                other => panic!("unexpected {other:?}"),
+            .map(|work| {
+                let Work::Replica(Input::ReadIndex { context }) = work else {
+                    panic!("unexpected {work:?}")
+                };
+                context
             })
             .collect()
     }

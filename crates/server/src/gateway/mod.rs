@@ -15,7 +15,8 @@
 //! All calls together count as one gRPC connection: `--max-concurrent-streams` bounds them, and the next one waits.
 //!
 //! Upstream: grpc-gateway v2 as etcd 3.6 sets it up (server/embed/serve.go). Differs: an error body has the `error` of
-//! gateway v1 beside the keys of v2, and texts for values that do not fit their field are serde's. Absent: websockets.
+//! gateway v1 beside the keys of v2; texts for values that do not fit their field are serde's (Go's vary from build to
+//! build); of a field that comes twice the last counts, where Go refuses. Absent: websockets.
 
 mod codec;
 mod errors;
