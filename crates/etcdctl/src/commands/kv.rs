@@ -68,6 +68,11 @@ pub(super) fn range_request(flags: &Flags, arguments: &[Vec<u8>]) -> Result<Rang
         ));
     };
     check_one_range(flags)?;
+    if flags.bool("keys-only") && flags.bool("count-only") {
+        return Err(Failure::arguments(
+            "`--keys-only` and `--count-only` cannot be set at the same time, choose one",
+        ));
+    }
     let serializable = match flags.text("consistency").as_str() {
         "s" => true,
         "l" => false,
