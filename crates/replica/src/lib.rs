@@ -17,7 +17,7 @@
 //!
 //! Invariants
 //! - `Persist` effects are carried out in the order in which they come, and so are `Apply` effects;
-//! - a message in [`Persist::responses`] leaves this member only after that write is durable; what is in `Send` may leave at
+//! - a message in [`Append::responses`] leaves this member only after that write is durable; what is in `Send` may leave at
 //!   once (Raft thesis, section 10.2.1);
 //! - a request that this member proposed reaches the state machine as the value that was proposed, without being decoded
 //!   again, and only if the entry that committed is the very entry it was proposed as;

@@ -1,7 +1,7 @@
 //! The shell of a member: threads, sockets, timers, services, and the way from a data directory to all of them.
 //!
 //! What decides anything is below, in `replica`, `machine` and the crates under them; this crate carries it out. Start with
-//! [`Member`], then [`driver`](self) for the threads, `request` for what services do with a request, and `grpc` for
+//! [`Member`], then `driver` for the threads, `request` for what services do with a request, and `grpc` for
 //! the services themselves.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! The gRPC services: they check the shape of a request, bring it through [`Core`](crate::request::Core), and fill in the
+//! The gRPC services: they check the shape of a request, bring it through [`Core`], and fill in the
 //! header of the answer. What a request means is decided below.
 //!
 //! Services of later stages answer UNIMPLEMENTED, with a message that says so.
