@@ -5,7 +5,7 @@
 //! batches.
 //!
 //! Why one thread: a cluster of one has no heartbeats that an fsync could hold up, and each hand-over to another thread costs
-//! two context switches and, on a busy machine, a wait for a processor (measured: see `docs/benchmarks.md`). Log and
+//! two context switches and, on a busy machine, a wait for a processor. Log and
 //! state machine are values of their own ([`LogWriter`], [`ApplyStage`]), which get threads of their own when there
 //! are other members to keep in touch with.
 
