@@ -39,6 +39,19 @@ pub enum Error {
         /// The directory that lacks it.
         path: PathBuf,
     },
+    /// The database has applied entries that the log does not hold, although it is written first.
+    #[error(
+        "{path}: the log ends at entry {last}, and the database has applied entry {applied}: the log has lost what was \
+         acknowledged (a copy of a log that was cut off ends in .broken); restore from a backup"
+    )]
+    LogBehindDatabase {
+        /// The log's directory.
+        path: PathBuf,
+        /// The log's last entry.
+        last: u64,
+        /// The last entry whose effect is in the database.
+        applied: u64,
+    },
     /// The member is to join a cluster.
     #[error(
         "--initial-cluster-state=existing: retcd cannot join a cluster yet, only found one of a single member"

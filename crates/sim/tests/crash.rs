@@ -93,7 +93,8 @@ fn same_seed_gives_same_journal() {
 fn planted_mistakes_are_found() {
     for (plant, complaint) in [
         (Plant::AnswerBeforeSync, "was acknowledged"),
-        (Plant::IndexAhead, "database at entry"),
+        // The member itself refuses to open so, before the test compares.
+        (Plant::IndexAhead, "and the database has applied entry"),
         (Plant::SnapshotBeforeCommit, "behind the raft snapshot"),
     ] {
         let found = (1..20).find_map(|seed| run(seed, plant).err().map(|what| (seed, what)));

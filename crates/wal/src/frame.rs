@@ -105,7 +105,7 @@ impl Encoder {
         let length = head.len + data_bytes;
         let padding = length.next_multiple_of(WORD_BYTES) - length;
         self.buffer.reserve(WORD_BYTES + length + padding);
-        self.buffer.extend_from_slice(&length_word(length, padding).to_le_bytes());
+        self.buffer.extend_from_slice(&length_word(length as u64, padding as u64).to_le_bytes());
         self.buffer.extend_from_slice(head.bytes());
         self.buffer.extend_from_slice(first);
         self.buffer.extend_from_slice(second);
@@ -113,17 +113,21 @@ impl Encoder {
     }
 }
 
-fn length_word(length: usize, padding: usize) -> u64 {
-    match padding as u64 {
-        0 => length as u64,
-        padding => length as u64 | (0x80 | padding) << 56,
+fn length_word(length: u64, padding: u64) -> u64 {
+    match padding {
+        0 => length,
+        padding => length | (0x80 | padding) << 56,
     }
 }
 
-/// Length of the protobuf and of the padding behind it.
-pub(crate) fn parse_length_word(word: u64) -> (u64, u64) {
-    let padding = if word >> 63 == 1 { word >> 56 & 7 } else { 0 };
-    (word & 0x00ff_ffff_ffff_ffff, padding)
+/// Length of the protobuf and of the padding behind it; `None` for a word that no writer makes.
+///
+/// Such a word is damage, not a torn write: a word lies within a sector, so it is on the disk whole or not at all. etcd takes
+/// its upper bytes as they are, finds that the record does not fit, and cuts off everything from there on as torn.
+pub(crate) fn parse_length_word(word: u64) -> Option<(u64, u64)> {
+    let length = word & 0x00ff_ffff_ffff_ffff;
+    let padding = length.next_multiple_of(WORD_BYTES as u64) - length;
+    (word == length_word(length, padding)).then_some((length, padding))
 }
 
 /// A few bytes on the stack. Its users size it for the largest varints, so it never overflows.
@@ -180,7 +184,7 @@ mod tests {
             encoder.entry(&entry);
             let frame = &encoder.buffer[at..];
             let (length, padding) =
-                parse_length_word(u64::from_le_bytes(frame[..8].try_into().unwrap()));
+                parse_length_word(u64::from_le_bytes(frame[..8].try_into().unwrap())).unwrap();
             let length = usize::try_from(length).unwrap();
             let record = walpb::Record::decode(&frame[8..8 + length]).unwrap();
             chain = crc32c::crc32c_append(chain, &entry.encode_to_vec());
@@ -206,7 +210,7 @@ mod tests {
         encoder.crc();
         let record = walpb::Record { r#type: kind::CRC, crc: 0x1234_5678, data: None };
         let (length, padding) =
-            parse_length_word(u64::from_le_bytes(encoder.buffer[..8].try_into().unwrap()));
+            parse_length_word(u64::from_le_bytes(encoder.buffer[..8].try_into().unwrap())).unwrap();
         assert_eq!(length, record.encoded_len() as u64);
         assert_eq!(encoder.buffer.len() as u64, 8 + length + padding);
         assert_eq!(&encoder.buffer[8..8 + record.encoded_len()], record.encode_to_vec());

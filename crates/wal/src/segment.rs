@@ -141,7 +141,9 @@ impl SegmentReader {
         if word == 0 {
             return Ok(None);
         }
-        let (length, padding) = parse_length_word(word);
+        let Some((length, padding)) = parse_length_word(word) else {
+            return Err(Damage::Corrupt(format!("{word:#018x} is no length of a record")));
+        };
         let frame_bytes = WORD_BYTES as u64 + length + padding;
         if frame_bytes > left {
             let what = format!(

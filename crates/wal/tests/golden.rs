@@ -173,6 +173,21 @@ fn a_flipped_bit_is_refused_with_file_and_offset() {
     );
 }
 
+/// Found by writing garbage over the head of a log: etcd's rule takes the word for a torn tail, and everything behind it,
+/// acknowledged or not, for lost.
+#[test]
+fn a_length_that_no_writer_makes_is_refused_and_nothing_is_cut_off() {
+    let disk = fixture("killed-3.5.30");
+    let wal_dir = disk.dir().subdir("wal").unwrap();
+    wal_dir.open(FIRST, OpenMode::ReadWrite).unwrap().write_at(b"XXXXXXXX", 16).unwrap();
+    let before = read_file(&wal_dir, FIRST);
+    let error = open(&disk).unwrap_err();
+    let Error::Corrupt { file, offset: 16, what } = &error else { panic!("{error}") };
+    assert!(file.ends_with(FIRST) && what.contains("no length"), "{error}");
+    assert_eq!(names(&wal_dir), [FIRST], "nothing is repaired, nothing copied");
+    assert!(read_file(&wal_dir, FIRST) == before, "the log is as it was");
+}
+
 #[test]
 fn a_start_in_a_later_segment_reads_only_what_is_behind_it() {
     let disk = fixture("multiseg-3.5.30");
