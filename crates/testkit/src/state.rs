@@ -7,8 +7,11 @@ use proto::etcdserverpb as pb;
 use crate::api::{Api, Refusal, Request, Response};
 use crate::text::shorten;
 
-/// Revisions whose whole content is read, from the newest; hashes are read at every one.
+/// Revisions whose whole content is read, from the newest.
 const CONTENT_REVISIONS_MAX: i64 = 50;
+
+/// Beyond the revisions that are all hashed, the next one is a thirtieth of the distance further: a few hundred for any history.
+const THINNING: i64 = 30;
 
 /// What a server shows to a reader.
 #[derive(Clone, Debug, PartialEq)]
@@ -16,7 +19,7 @@ pub struct State {
     revision: i64,
     /// Content at some revisions.
     contents: Vec<(i64, Vec<proto::mvccpb::KeyValue>)>,
-    /// Hash at every readable revision.
+    /// Hashes at readable revisions.
     hashes: Vec<(i64, u32)>,
     /// Leases: id, granted TTL, keys.
     leases: Vec<(i64, i64, Vec<Bytes>)>,
@@ -37,13 +40,16 @@ impl State {
         format!("first readable revision, or leases: {:?} and {:?}", self.leases, other.leases)
     }
 
-    /// Hash at every readable revision above the compact revision, newest first.
+    /// Hashes at readable revisions above the compact revision, newest first.
     pub fn hashes(&self) -> &[(i64, u32)] {
         &self.hashes
     }
 
     /// Reads everything that a server has to show.
-    pub async fn read(url: &str) -> Result<Self> {
+    ///
+    /// The newest `hashed_each` revisions are hashed each, older ones at growing distances: a hash reads the whole history, so
+    /// hashing every revision of a long one takes for ever.
+    pub async fn read(url: &str, hashed_each: i64) -> Result<Self> {
         let api = Api::connect(url).await?;
         let refused = |what: &str| {
             let what = what.to_owned();
@@ -62,7 +68,11 @@ impl State {
         let mut contents = Vec::new();
         let mut hashes = Vec::new();
         // Downwards from the present to the first revision that is compacted. A revision that is readable can be hashed.
-        for at in (1..=revision).rev() {
+        let mut next = revision;
+        while next >= 1 {
+            let at = next;
+            let distance = revision - at;
+            next -= if distance < hashed_each { 1 } else { (distance / THINNING).max(1) };
             let range = api.range(pb::RangeRequest { count_only: true, ..all(at) }).await;
             match range {
                 Ok(_) => {}
@@ -76,7 +86,7 @@ impl State {
                 }
                 Err(refusal) => bail!("range at {at}: {refusal:?}"),
             }
-            if revision - at < CONTENT_REVISIONS_MAX {
+            if distance < CONTENT_REVISIONS_MAX {
                 contents.push((at, api.range(all(at)).await.map_err(refused("range"))?.kvs));
             }
             hashes.push((at, api.hash_kv(at).await.map_err(refused("HashKV"))?.hash));

@@ -447,7 +447,8 @@ fn outcome(reply: &Result<Response, Refusal>) -> String {
 /// Compares everything readable on the two servers and returns it.
 async fn compare_state(pair: &Pair, labels: &[String; 2], report: &mut Report) -> Result<State> {
     let urls = [pair.members[0].url(), pair.members[1].url()];
-    let (left, right) = tokio::join!(State::read(&urls[0]), State::read(&urls[1]));
+    let (left, right) =
+        tokio::join!(State::read(&urls[0], i64::MAX), State::read(&urls[1], i64::MAX));
     let left = left.with_context(|| format!("read {}", labels[0]))?;
     let right = right.with_context(|| format!("read {}", labels[1]))?;
     ensure!(left == right, "{} and {} differ: {}", labels[0], labels[1], left.difference(&right));
