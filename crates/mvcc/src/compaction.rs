@@ -65,8 +65,13 @@ pub enum CompactionStep {
         /// Somebody still reads below the revision.
         is_waiting: bool,
     },
-    /// Rows to be deleted, perhaps none; call again, after a pause if the member is busy.
-    Delete(Vec<RowKey>),
+    /// Rows to be deleted, perhaps none; call again.
+    Delete {
+        /// The rows.
+        rows: Vec<RowKey>,
+        /// The step looked at as many rows as it was allowed to: pause before the next one, as etcd does.
+        is_full: bool,
+    },
     /// The last rows are behind: the compaction at this revision has finished. Drop it once this is applied.
     Finished {
         /// The compact revision.
@@ -77,11 +82,21 @@ pub enum CompactionStep {
 }
 
 impl CompactionStep {
+    /// Whether the caller is to pause before the next step: a reader has to finish first, or much was done at once.
+    #[must_use]
+    pub fn wants_pause(&self) -> bool {
+        match self {
+            CompactionStep::Again { is_waiting } => *is_waiting,
+            CompactionStep::Delete { is_full, .. } => *is_full,
+            CompactionStep::Finished { .. } | CompactionStep::Abandoned => false,
+        }
+    }
+
     /// Applies the step to the backend; for the owner of the writer. Says whether there is more to come.
     pub fn apply(self, writer: &mut backend::Writer) -> ControlFlow<()> {
         match self {
             CompactionStep::Again { .. } => ControlFlow::Continue(()),
-            CompactionStep::Delete(rows) => {
+            CompactionStep::Delete { rows, is_full: _ } => {
                 for row in rows {
                     writer.delete_row(row);
                 }
@@ -185,12 +200,10 @@ impl Compaction {
                 break;
             }
         }
-        if seen == limit {
-            return Ok(CompactionStep::Delete(delete));
-        }
-        if !delete.is_empty() {
-            // The next step finds no row behind this one, and finishes.
-            return Ok(CompactionStep::Delete(delete));
+        let is_full = seen == limit;
+        if is_full || !delete.is_empty() {
+            // After one that is not full, the next step finds no row behind it, and finishes.
+            return Ok(CompactionStep::Delete { rows: delete, is_full });
         }
         if let Some(hasher) = hasher {
             self.shared.hashes().store(hasher.finish());

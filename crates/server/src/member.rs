@@ -129,6 +129,9 @@ impl Member {
         let (watch_sender, watch_inbox) = mailbox(usize::MAX);
         let (preallocate_sender, preallocate_inbox) = mailbox(1);
 
+        // One that a crash interrupted says itself when it has finished.
+        let finished_compaction =
+            if compaction.is_some() { -1 } else { machine.reader().compact_revision() };
         let epoch = Instant::now();
         let board = Arc::new(Board::new(machine.applied()));
         let facts = Arc::new(Facts::of(&machine));
@@ -149,7 +152,7 @@ impl Member {
             backend,
             lessor: machine.lessor(),
             epoch,
-            compacted: watch::channel(-1).0,
+            compacted: watch::channel(finished_compaction).0,
             config,
         });
         let config = &core.config;

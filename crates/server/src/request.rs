@@ -188,8 +188,9 @@ impl Core {
         self.compacted.send_modify(|last| *last = (*last).max(revision));
     }
 
-    /// Waits until the work of a compaction is done and committed.
-    pub(crate) async fn wait_compacted(&self, revision: i64) -> Result<(), Refusal> {
+    /// Waits until the work of all compactions so far is done and committed.
+    pub(crate) async fn wait_compacted(&self) -> Result<(), Refusal> {
+        let revision = self.store.compact_revision();
         let mut compacted = self.compacted.subscribe();
         compacted.wait_for(|last| *last >= revision).await.map_err(|_| Refusal::Stopped)?;
         self.commit().await

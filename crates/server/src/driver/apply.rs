@@ -226,6 +226,7 @@ impl ApplyStage {
         let Some(compaction) = self.state.compactions.front_mut() else { return Ok(()) };
         let step = compaction.step(self.policy.compaction_batch)?;
         let revision = compaction.revision();
+        let pause = if step.wants_pause() { self.policy.compaction_pause } else { Duration::ZERO };
         if step.apply(self.machine.writer()).is_break() {
             self.state.compactions.pop_front();
             self.state.is_commit_wanted = true;
@@ -233,7 +234,7 @@ impl ApplyStage {
             self.requests.compaction_finished(revision);
         }
         if !self.state.compactions.is_empty() {
-            self.state.next_compaction_step = Some(Instant::now() + self.policy.compaction_pause);
+            self.state.next_compaction_step = Some(Instant::now() + pause);
         }
         Ok(())
     }

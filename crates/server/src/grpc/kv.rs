@@ -21,7 +21,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 
 use super::{limits, status};
-use crate::request::Core;
+use crate::request::{Core, Refusal};
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -134,17 +134,13 @@ impl Kv for Service {
     ) -> Result<Response<CompactionResponse>, Status> {
         let request = request.into_inner();
         limits::admit(&self.core)?;
-        let answer = self
-            .core
-            .propose(Op::Compaction(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
-        if request.physical {
-            self.core
-                .wait_compacted(request.revision)
-                .await
-                .map_err(|refusal| status::of(&refusal))?;
+        let outcome = self.core.propose(Op::Compaction(request)).await;
+        // As etcd: also one that comes too late waits for the work of those before it.
+        let is_applied = outcome.is_ok() || matches!(outcome, Err(Refusal::Request(_)));
+        if request.physical && is_applied {
+            self.core.wait_compacted().await.map_err(|refusal| status::of(&refusal))?;
         }
+        let answer = outcome.map_err(|refusal| status::of(&refusal))?;
         Ok(Response::new(CompactionResponse { header: Some(self.core.header(answer.revision)) }))
     }
 }
