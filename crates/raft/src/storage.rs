@@ -7,7 +7,10 @@ use std::collections::VecDeque;
 
 use crate::{
     error::StorageError,
-    types::{ConfState, Entry, EntryId, HardState, LogIndex, Snapshot, Term, fitting_prefix},
+    types::{
+        ConfState, Entry, EntryId, HardState, LogIndex, Snapshot, Term, fitting_prefix,
+        payload_size,
+    },
 };
 
 /// Read access to what is stored.
@@ -60,6 +63,8 @@ pub struct MemoryStorage {
     before: EntryId,
     /// Consecutive entries after `before`.
     entries: VecDeque<Entry>,
+    /// What the entries hold, in bytes: their data alone.
+    payload_bytes: u64,
 }
 
 impl Default for MemoryStorage {
@@ -76,7 +81,24 @@ impl MemoryStorage {
             snapshot: Snapshot::default(),
             before: EntryId::ZERO,
             entries: VecDeque::new(),
+            payload_bytes: 0,
         }
+    }
+
+    /// Returns how many bytes the entries hold.
+    pub fn payload_bytes(&self) -> u64 {
+        self.payload_bytes
+    }
+
+    /// Returns the last entry to forget so that those behind it hold at most `bytes`.
+    pub fn excess(&self, bytes: u64) -> LogIndex {
+        let mut kept = self.payload_bytes;
+        let too_many = self.entries.iter().take_while(|entry| {
+            let is_excess = kept > bytes;
+            kept -= bytes_of(entry).min(kept);
+            is_excess
+        });
+        self.before.index.plus(too_many.count())
     }
 
     /// Replaces the hard state that [`Storage::initial_state`] reports.
@@ -101,6 +123,7 @@ impl MemoryStorage {
         }
         self.before = snapshot.metadata.id();
         self.entries.clear();
+        self.payload_bytes = 0;
         self.snapshot = snapshot;
         Ok(())
     }
@@ -138,7 +161,8 @@ impl MemoryStorage {
             return Err(StorageError::Compacted);
         }
         let term = self.term(index)?;
-        self.entries.drain(..index.since(self.before.index));
+        let forgotten = self.entries.drain(..index.since(self.before.index));
+        self.payload_bytes -= forgotten.map(|entry| bytes_of(&entry)).sum::<u64>();
         // The log shrinks rarely and by much; give the memory of a burst back.
         if self.entries.capacity() > 4 * self.entries.len().max(1024) {
             self.entries.shrink_to(2 * self.entries.len());
@@ -163,10 +187,17 @@ impl MemoryStorage {
                 self.last_index(),
                 entry.index
             );
+            self.payload_bytes -= self.entries.range(place..).map(bytes_of).sum::<u64>();
             self.entries.truncate(place);
+            self.payload_bytes += bytes_of(&entry);
             self.entries.push_back(entry);
         }
     }
+}
+
+/// What an entry holds.
+fn bytes_of(entry: &Entry) -> u64 {
+    payload_size(std::slice::from_ref(entry))
 }
 
 impl Storage for MemoryStorage {

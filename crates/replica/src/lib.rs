@@ -243,7 +243,10 @@ impl Replica {
                 }
             }
             Input::Persisted(append) => self.persisted(append),
-            Input::Applied(done) => self.core.applied(done),
+            Input::Applied(done) => {
+                self.core.applied(done);
+                self.shed();
+            }
             Input::ConfChangeApplied { index, change } => {
                 effects.push(Effect::ConfState(self.core.apply_conf_change_at(index, &change)));
             }
@@ -321,6 +324,35 @@ impl Replica {
         }
     }
 
+    /// Forgets entries that are applied, when those in memory hold too many bytes.
+    ///
+    /// etcd forgets at each snapshot on disk: with 100,000 entries between two of them, large values fill the memory.
+    /// Entries that a member which is keeping up has not confirmed yet stay whatever they hold; one that was away and needs what
+    /// is forgotten gets the state machine's snapshot.
+    fn shed(&mut self) {
+        if self.core.storage().payload_bytes() <= RETAINED_BYTES_MAX {
+            return;
+        }
+        let applied = self.core.applied_index();
+        let followed = self
+            .core
+            .progress()
+            .filter(|(_, progress)| self.core.is_leader() && progress.recent_active)
+            .map(|(_, progress)| progress.match_index)
+            .min();
+        let conf_state = self.core.conf_state();
+        let storage = self.core.storage_mut();
+        // A good part at once: forgetting is not to be asked for with every entry.
+        let excess = storage.excess(RETAINED_BYTES_MAX / 4 * 3);
+        let compact = excess.min(applied).min(followed.unwrap_or(applied));
+        if compact < storage.first_index() {
+            return;
+        }
+        // Its content is made when it is sent; that there is one behind which the log goes on is what counts here.
+        let _ = storage.create_snapshot(applied, Some(conf_state), Bytes::new());
+        let _ = storage.compact(compact);
+    }
+
     fn carry_out(&mut self, ready: Ready, effects: &mut Vec<Effect>) {
         let Ready { soft_state: _, read_states, messages, append, apply } = ready;
         if !messages.is_empty() {
@@ -370,6 +402,9 @@ impl Replica {
 ///
 /// Sixteen of the largest default requests: the state machine always has work, and memory in flight stays bounded.
 const APPLYING_BYTES_MAX: u64 = 24 * 1024 * 1024;
+
+/// Most bytes of entries kept in memory behind what is needed, see [`Replica::shed`].
+const RETAINED_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 #[cfg(test)]
 mod tests;

@@ -157,3 +157,21 @@ fn reads_stop_being_local_with_a_second_voter() {
     replica.flush(&mut effects);
     assert!(!replica.status().reads_locally);
 }
+
+#[test]
+fn entries_in_memory_hold_a_bounded_number_of_bytes() {
+    let (mut replica, mut applied) = lead();
+    let (mut reads, before) = (Vec::new(), applied.len());
+    let large = Bytes::from(vec![1; 1 << 20]);
+    for number in 0..200 {
+        let proposal = Proposal { data: large.clone(), ..proposal(number) };
+        replica.handle(Input::Propose(proposal), &mut Vec::new());
+        settle(&mut replica, &mut applied, &mut reads);
+        assert!(replica.core.storage().payload_bytes() <= RETAINED_BYTES_MAX);
+    }
+    assert_eq!(applied.len() - before, 200);
+    let storage = replica.core.storage();
+    assert!(storage.payload_bytes() >= RETAINED_BYTES_MAX / 2, "not more is forgotten than must");
+    // Who needs what is gone gets a snapshot behind which the log goes on.
+    assert!(storage.snapshot().unwrap().metadata.index >= storage.first_index().prev());
+}

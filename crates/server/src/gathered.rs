@@ -1,38 +1,118 @@
 //! Connections that write when everybody had a turn.
 //!
 //! The connection's task is woken by the first answer that is ready, and would send it at once, although the tasks of other
-//! answers are about to run: one system call for each answer, which is nearly half of what a small request costs. So the
-//! first write after a flush is put off by one turn of the executor. The task goes to the end of the run queue, the other
-//! answers join the connection's buffer, and one call sends them all. Alone, an answer waits for nothing but that turn.
+//! answers are about to run: one system call for each answer, which is nearly half of what a small request costs. So what is
+//! written is kept until the connection flushes, and the flush is put off by one turn of the executor: the task goes to
+//! the end of the run queue, the other answers join, and one call sends them all.
+//!
+//! ```text
+//!  write ──► buffer ──► flush ──► a turn ──► flush ──► socket
+//!    └────── too large to copy: buffer and all at once ──────────►
+//! ```
+//!
+//! A turn costs a caller who is alone a way around the executor, which is often another thread. So a connection on which turns
+//! have brought nothing for a while writes at once, and only tries again now and then.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
+use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
-/// A connection whose first write after a flush waits for a turn.
+/// What does not fit is written through: above it, copying costs more than a system call.
+const BUFFER_BYTES: usize = 16 * 1024;
+/// Most slices of one write.
+const SLICES_MAX: usize = 16;
+/// So many turns in a row that bring nothing, and turns are left out.
+const FRUITLESS_MAX: u8 = 8;
+/// So many flushes go without a turn until one is tried again.
+const LEFT_OUT: u8 = 64;
+
+/// A connection whose flush waits for a turn.
 #[derive(Debug)]
 pub(crate) struct Gathered<S> {
     inner: S,
-    /// The turn was given; writes go through until the next flush.
-    had_turn: bool,
+    /// Written by the connection, not yet by the socket.
+    buffer: BytesMut,
+    stage: Stage,
+    /// Turns in a row after which there was no more to write than before.
+    fruitless: u8,
+    /// Flushes that still go without a turn.
+    left_out: u8,
+}
+
+/// Where a connection is between two flushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Collecting what is written.
+    Open,
+    /// A turn is given; there were so many bytes before it.
+    Waiting { before: usize },
+    /// On its way to the socket.
+    Writing,
 }
 
 impl<S> Gathered<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Self { inner, had_turn: false }
+        Self { inner, buffer: BytesMut::new(), stage: Stage::Open, fruitless: 0, left_out: 0 }
     }
 
     fn give_turn(&mut self, context: &Context<'_>) -> Poll<()> {
-        if self.had_turn {
-            return Poll::Ready(());
+        match self.stage {
+            Stage::Open if self.left_out > 0 => self.left_out -= 1,
+            Stage::Open => {
+                self.stage = Stage::Waiting { before: self.buffer.len() };
+                // A task that wakes itself goes to the end of the queue.
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Stage::Waiting { before } if self.buffer.len() > before => self.fruitless = 0,
+            Stage::Waiting { .. } if self.fruitless < FRUITLESS_MAX => self.fruitless += 1,
+            Stage::Waiting { .. } => self.left_out = LEFT_OUT,
+            Stage::Writing => {}
         }
-        self.had_turn = true;
-        // A task that wakes itself goes to the end of the queue.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        self.stage = Stage::Writing;
+        Poll::Ready(())
+    }
+}
+
+impl<S: AsyncWrite + Unpin> Gathered<S> {
+    fn write_buffer(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.buffer.is_empty() {
+            let written = ready!(Pin::new(&mut self.inner).poll_write(context, &self.buffer))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.buffer.advance(written);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes the buffer and these parts together, until something of the parts is written.
+    fn write_through(
+        &mut self,
+        context: &mut Context<'_>,
+        parts: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        while !self.buffer.is_empty() {
+            let mut all = [IoSlice::new(&[]); SLICES_MAX];
+            all[0] = IoSlice::new(&self.buffer);
+            let count = parts.len().min(SLICES_MAX - 1);
+            all[1..=count].copy_from_slice(&parts[..count]);
+            let written =
+                ready!(Pin::new(&mut self.inner).poll_write_vectored(context, &all[..=count]))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_buffer = written.min(self.buffer.len());
+            self.buffer.advance(of_buffer);
+            if written > of_buffer {
+                return Poll::Ready(Ok(written - of_buffer));
+            }
+        }
+        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
     }
 }
 
@@ -48,33 +128,43 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     fn poll_write(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.give_turn(context));
-        Pin::new(&mut self.inner).poll_write(context, bytes)
+        self.poll_write_vectored(context, &[IoSlice::new(bytes)])
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        parts: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        std::task::ready!(self.give_turn(context));
-        Pin::new(&mut self.inner).poll_write_vectored(context, parts)
+        let offered = parts.iter().map(|part| part.len()).sum::<usize>();
+        if self.buffer.len() + offered > BUFFER_BYTES {
+            return self.write_through(context, parts);
+        }
+        for part in parts {
+            self.buffer.extend_from_slice(part);
+        }
+        Poll::Ready(Ok(offered))
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
+        true
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.had_turn = false;
+        if !self.buffer.is_empty() {
+            ready!(self.give_turn(context));
+            ready!(self.write_buffer(context))?;
+        }
+        self.stage = Stage::Open;
         Pin::new(&mut self.inner).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.write_buffer(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
 }
@@ -91,21 +181,117 @@ impl<S: Connected> Connected for Gathered<S> {
 mod tests {
     use std::task::Waker;
 
+    use proptest::prelude::*;
+
     use super::*;
 
+    /// A socket that takes a few bytes at a time, and counts its calls.
+    #[derive(Debug, Default)]
+    struct Socket {
+        taken: Vec<u8>,
+        most: usize,
+        calls: usize,
+    }
+
+    impl AsyncWrite for Socket {
+        fn poll_write(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            bytes: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            self.calls += 1;
+            if self.most < usize::MAX && self.calls.is_multiple_of(3) {
+                context.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let count = bytes.len().min(self.most);
+            self.taken.extend_from_slice(&bytes[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn connection(most: usize) -> Gathered<Socket> {
+        Gathered::new(Socket { most, ..Socket::default() })
+    }
+
+    fn write(connection: &mut Gathered<Socket>, bytes: &[u8]) -> Poll<usize> {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(connection).poll_write(&mut context, bytes).map(Result::unwrap)
+    }
+
+    fn flush(connection: &mut Gathered<Socket>) -> Poll<()> {
+        let mut context = Context::from_waker(Waker::noop());
+        Pin::new(connection).poll_flush(&mut context).map(Result::unwrap)
+    }
+
     #[test]
-    fn the_first_write_after_a_flush_waits_for_a_turn_and_the_rest_do_not() {
-        let mut connection = Gathered::new(Vec::new());
-        let mut context = Context::from_waker(Waker::noop());
-        let mut write = |connection: &mut Gathered<Vec<u8>>, text: &[u8]| {
-            Pin::new(connection).poll_write(&mut context, text).map(Result::unwrap)
-        };
-        assert_eq!(write(&mut connection, b"a"), Poll::Pending);
+    fn what_joins_during_the_turn_is_sent_by_the_same_call() {
+        let mut connection = connection(usize::MAX);
         assert_eq!(write(&mut connection, b"a"), Poll::Ready(1));
+        assert!(flush(&mut connection).is_pending());
         assert_eq!(write(&mut connection, b"b"), Poll::Ready(1));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(Pin::new(&mut connection).poll_flush(&mut context).is_ready());
-        assert!(Pin::new(&mut connection).poll_write(&mut context, b"c").is_pending());
-        assert_eq!(connection.inner, b"ab");
+        assert!(flush(&mut connection).is_ready());
+        assert_eq!((connection.inner.taken.as_slice(), connection.inner.calls), (&b"ab"[..], 1));
+    }
+
+    #[test]
+    fn who_is_always_alone_waits_now_and_then_only() {
+        let mut connection = connection(usize::MAX);
+        let mut turns = 0;
+        for _ in 0..10 * usize::from(LEFT_OUT) {
+            assert!(write(&mut connection, b"a").is_ready());
+            while flush(&mut connection).is_pending() {
+                turns += 1;
+            }
+        }
+        let least = 10 + usize::from(FRUITLESS_MAX);
+        assert!((least - 2..least + 2).contains(&turns), "{turns}");
+        // A turn that brings something makes turns worth while again.
+        assert!(write(&mut connection, b"a").is_ready());
+        while flush(&mut connection).is_ready() {
+            assert!(write(&mut connection, b"a").is_ready());
+        }
+        assert!(write(&mut connection, b"b").is_ready());
+        assert!(flush(&mut connection).is_ready());
+        for _ in 0..FRUITLESS_MAX {
+            assert!(write(&mut connection, b"a").is_ready());
+            assert!(flush(&mut connection).is_pending());
+            assert!(flush(&mut connection).is_ready());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn all_that_is_written_arrives_in_order(
+            lengths in prop::collection::vec(0..3 * BUFFER_BYTES, 1..20),
+            most in 1..40_000_usize,
+        ) {
+            let mut connection = connection(most);
+            let mut expected = Vec::new();
+            for (number, length) in lengths.into_iter().enumerate() {
+                let bytes: Vec<u8> = (0..length).map(|at| u8::try_from((at + number) % 251).unwrap()).collect();
+                expected.extend_from_slice(&bytes);
+                let mut rest = bytes.as_slice();
+                while !rest.is_empty() {
+                    if let Poll::Ready(count) = write(&mut connection, rest) {
+                        rest = &rest[count..];
+                    }
+                }
+                if number % 2 == 0 {
+                    while flush(&mut connection).is_pending() {}
+                    prop_assert_eq!(connection.inner.taken.len(), expected.len());
+                }
+            }
+            while flush(&mut connection).is_pending() {}
+            prop_assert!(connection.inner.taken == expected);
+        }
     }
 }

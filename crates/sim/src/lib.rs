@@ -10,6 +10,7 @@
 //! - nothing here is used by the server, and nothing of the server is used here.
 
 pub mod crash;
+pub mod fuzz;
 mod model;
 mod solo;
 pub mod workload;

@@ -95,3 +95,19 @@ fn snapshots_only_get_newer() {
     assert_eq!(storage.apply_snapshot(newer), Ok(()));
     assert_eq!((storage.first_index(), storage.last_index()), (LogIndex(10), LogIndex(9)));
 }
+
+#[test]
+fn what_entries_hold_is_counted() {
+    let with = |index, bytes: usize| Entry { data: vec![0; bytes].into(), ..entry(8, index) };
+    let mut storage = MemoryStorage::new();
+    storage.append([with(1, 10), with(2, 20), with(3, 30)]);
+    assert_eq!(storage.payload_bytes(), 60);
+    storage.append([with(2, 5)]);
+    assert_eq!(storage.payload_bytes(), 15);
+    storage.append([with(3, 40)]);
+    assert_eq!(storage.excess(55), LogIndex(0));
+    assert_eq!(storage.excess(54), LogIndex(1));
+    assert_eq!(storage.excess(0), LogIndex(3));
+    storage.compact(LogIndex(1)).unwrap();
+    assert_eq!((storage.payload_bytes(), storage.excess(0)), (45, LogIndex(3)));
+}
