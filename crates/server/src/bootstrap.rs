@@ -15,7 +15,7 @@ use crate::{raft_log, version};
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A directory cannot be opened or made.
-    #[error("open {path}: {source}")]
+    #[error("open {path}")]
     Directory {
         /// The directory.
         path: PathBuf,
@@ -26,7 +26,7 @@ pub enum StartError {
     #[error(transparent)]
     Open(#[from] ::bootstrap::Error),
     /// A listener cannot be opened.
-    #[error("listen on {url}: {source}")]
+    #[error("listen on {url}")]
     Listen {
         /// The URL.
         url: String,
@@ -34,7 +34,7 @@ pub enum StartError {
         source: std::io::Error,
     },
     /// A thread cannot be started, or signals cannot be listened to.
-    #[error("{what}: {source}")]
+    #[error("{what}")]
     System {
         /// What was tried.
         what: &'static str,
