@@ -52,19 +52,6 @@ pub enum Error {
         /// The last entry whose effect is in the database.
         applied: u64,
     },
-    /// The member is to join a cluster.
-    #[error(
-        "--initial-cluster-state=existing: retcd cannot join a cluster yet, only found one of a single member"
-    )]
-    JoinNotServed,
-    /// The cluster is to have several members.
-    #[error(
-        "--initial-cluster names {members} members: retcd cannot run clusters of several members yet"
-    )]
-    ClusterNotServed {
-        /// How many.
-        members: usize,
-    },
     /// The member does not belong to the cluster that it is to found.
     #[error("--initial-cluster does not name {name}")]
     NotNamed {

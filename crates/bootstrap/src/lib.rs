@@ -44,8 +44,8 @@ pub struct Dirs {
 /// What a member is opened with.
 #[derive(Clone)]
 pub struct Options {
-    /// The cluster to found when there is no log; `None` when the member is to join one, which it cannot yet.
-    pub founding: Option<FoundingOptions>,
+    /// How the member begins when there is no log.
+    pub beginning: Beginning,
     /// The log.
     pub wal: wal::Options,
     /// The database.
@@ -60,6 +60,20 @@ pub struct Options {
     pub seed: u64,
     /// Where the raft core reports to.
     pub trace: SharedTrace,
+}
+
+/// How a member begins when there is no log.
+#[derive(Debug, Clone)]
+pub enum Beginning {
+    /// It founds a cluster.
+    Found(FoundingOptions),
+    /// It joins a cluster, whose log will tell it the rest.
+    Join {
+        /// The cluster.
+        cluster_id: u64,
+        /// The id under which the cluster knows it already.
+        member_id: u64,
+    },
 }
 
 /// A cluster to be founded.
@@ -129,7 +143,7 @@ pub fn open(dirs: Dirs, options: &Options) -> Result<Member, Error> {
     }
 }
 
-/// The ids of a member, and the first entries of its log.
+/// The ids of a member, and the first entries of its log; none when it joins.
 struct Founder {
     metadata: Metadata,
     bootstrap: Vec<Peer>,
@@ -137,12 +151,13 @@ struct Founder {
 
 impl Founder {
     fn new(options: &Options) -> Result<Self, Error> {
-        let Some(FoundingOptions { name, members, cluster_token }) = &options.founding else {
-            return Err(Error::JoinNotServed);
+        let FoundingOptions { name, members, cluster_token } = match &options.beginning {
+            Beginning::Found(founding) => founding,
+            &Beginning::Join { cluster_id, member_id } => {
+                let metadata = Metadata { node_id: member_id, cluster_id };
+                return Ok(Self { metadata, bootstrap: Vec::new() });
+            }
         };
-        if members.len() > 1 {
-            return Err(Error::ClusterNotServed { members: members.len() });
-        }
         let founding = Founding::new(members.iter().cloned(), cluster_token);
         let node_id = match founding.member(name) {
             Some(member) => member.id,
@@ -158,7 +173,7 @@ impl Founder {
     }
 }
 
-/// A new member of a new cluster.
+/// A new member of a new cluster, or of one that it joins.
 fn found(dirs: Dirs, options: &Options) -> Result<Member, Error> {
     let Founder { metadata, bootstrap } = Founder::new(options)?;
     let (writer, backend) = backend::open(&dirs.snap, &options.backend)?;
@@ -231,10 +246,10 @@ fn restart(dirs: Dirs, options: &Options) -> Result<Member, Error> {
 }
 
 /// The bootstrap entries of a member that stopped between the creation of its log and the first write to it, if it is
-/// the one that the options found.
+/// the one that the options found. A member that joins has none, and goes on like one that restarts.
 fn unfounded(options: &Options, metadata: &Metadata) -> Option<Vec<Peer>> {
     let founder = Founder::new(options).ok()?;
-    (founder.metadata == *metadata).then_some(founder.bootstrap)
+    (founder.metadata == *metadata && !founder.bootstrap.is_empty()).then_some(founder.bootstrap)
 }
 
 #[expect(clippy::too_many_arguments, reason = "the last step of both ways, which have all of this")]

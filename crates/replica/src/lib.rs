@@ -17,7 +17,7 @@
 //!
 //! Invariants
 //! - `Persist` effects are carried out in the order in which they come, and so are `Apply` effects;
-//! - a message in [`Append::responses`] leaves this member only after that write is durable; what is in `Send` may leave at
+//! - a message in [`Append::responses`] is in a `Send` only after that write is durable; what is in `Send` may leave at
 //!   once (Raft thesis, section 10.2.1);
 //! - a request that this member proposed reaches the state machine as the value that was proposed, without being decoded
 //!   again, and only if the entry that committed is the very entry it was proposed as;
@@ -30,9 +30,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use proto::etcdserverpb::InternalRaftRequest;
 use raft::{
-    Append, Applied, ConfChange, ConfChangeError, ConfChangeV2, ConfState, Config, ConfigError,
-    Core, Entry, EntryId, HardState, LogIndex, MemoryStorage, Message, NodeId, Peer, Ready, Role,
-    SharedTrace, Snapshot, SplitMix64, StepError, Storage as _, Term,
+    Append, Applied, Body, ConfChange, ConfChangeError, ConfChangeV2, ConfState, Config,
+    ConfigError, Core, Entry, EntryId, HardState, LogIndex, MemoryStorage, Message, NodeId, Peer,
+    Ready, Role, SharedTrace, Snapshot, SplitMix64, StepError, Storage as _, Term,
 };
 
 use proposed::Proposed;
@@ -118,6 +118,17 @@ pub enum Input {
     },
     /// Campaign without waiting for the timeout.
     Campaign,
+    /// Hand leadership over to that member, if this one leads; else ask the leader to.
+    TransferLeader(NodeId),
+    /// A message to that member was lost.
+    Unreachable(NodeId),
+    /// Sending an [`Effect::SendSnapshot`] has ended. Comes once for each.
+    SnapshotSent {
+        /// The receiver.
+        to: NodeId,
+        /// Whether it has taken the snapshot.
+        is_taken: bool,
+    },
 }
 
 /// What has to be done.
@@ -127,9 +138,15 @@ pub enum Input {
     reason = "an effect is taken apart in the turn it was made in; a box is an allocation a write"
 )]
 pub enum Effect {
-    /// Send to other members, at once.
+    /// Send to other members, at once. Never snapshots.
     Send(Vec<Message>),
-    /// Write to the log; when it is durable, send the responses in it and give it back with [`Input::Persisted`].
+    /// Send this member's state to one that needs entries which are forgotten: the message with the metadata of whatever is
+    /// applied when it is made, its document, and the database. Report its end with [`Input::SnapshotSent`].
+    SendSnapshot(Message),
+    /// Put the state that came with a snapshot in place of the state machine's, before anything that comes after it is
+    /// applied. The log vouches for it already.
+    Install(Snapshot),
+    /// Write to the log; when it is durable, give it back with [`Input::Persisted`], which sends the responses in it.
     Persist(Append),
     /// Apply to the state machine, and report it with [`Input::Applied`].
     Apply(Apply),
@@ -189,6 +206,17 @@ pub struct Status {
     pub is_learner: bool,
 }
 
+/// What a leader knows of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Follower {
+    /// The member.
+    pub id: NodeId,
+    /// The last entry that is known to be in its log.
+    pub match_index: LogIndex,
+    /// Whether it is a learner.
+    pub is_learner: bool,
+}
+
 /// The consensus of one member, with its order of effects.
 pub struct Replica {
     core: Core<MemoryStorage>,
@@ -242,7 +270,7 @@ impl Replica {
                     effects.push(Effect::Rejected(error));
                 }
             }
-            Input::Persisted(append) => self.persisted(append),
+            Input::Persisted(append) => self.persisted(append, effects),
             Input::Applied(done) => {
                 self.core.applied(done);
                 self.shed();
@@ -255,6 +283,9 @@ impl Replica {
                 self.snapshot_taken(index, conf_state, data, compact);
             }
             Input::Campaign => self.core.campaign(),
+            Input::TransferLeader(to) => self.core.transfer_leader(to),
+            Input::Unreachable(id) => self.core.report_unreachable(id),
+            Input::SnapshotSent { to, is_taken } => self.core.report_snapshot(to, is_taken),
         }
     }
 
@@ -281,6 +312,20 @@ impl Replica {
         self.status
     }
 
+    /// How far the members have followed this one, itself among them; empty unless it leads.
+    #[must_use]
+    pub fn followers(&self) -> Vec<Follower> {
+        if !self.core.is_leader() {
+            return Vec::new();
+        }
+        let follower = |(id, progress): (NodeId, &raft::Progress)| Follower {
+            id,
+            match_index: progress.match_index,
+            is_learner: progress.is_learner,
+        };
+        self.core.progress().map(follower).collect()
+    }
+
     fn propose(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {
         let was_leader = self.core.is_leader();
         if self.core.propose(proposal.data).is_err() {
@@ -294,15 +339,18 @@ impl Replica {
         }
     }
 
-    fn persisted(&mut self, append: Append) {
-        let Append { hard_state, snapshot, entries, done, .. } = append;
+    fn persisted(&mut self, append: Append, effects: &mut Vec<Effect>) {
+        let Append { hard_state, snapshot, entries, responses, done, .. } = append;
+        send(responses, effects);
         let storage = self.core.storage_mut();
         if let Some(hard_state) = hard_state {
             storage.set_hard_state(hard_state);
         }
         if let Some(snapshot) = snapshot {
             // A snapshot that is older than what is there changes nothing, and the core learns so from `done`.
-            let _ = storage.apply_snapshot(snapshot);
+            if storage.apply_snapshot(snapshot.clone()).is_ok() {
+                effects.push(Effect::Install(snapshot));
+            }
         }
         storage.append(entries);
         self.core.persisted(done);
@@ -355,9 +403,7 @@ impl Replica {
 
     fn carry_out(&mut self, ready: Ready, effects: &mut Vec<Effect>) {
         let Ready { soft_state: _, read_states, messages, append, apply } = ready;
-        if !messages.is_empty() {
-            effects.push(Effect::Send(messages));
-        }
+        send(messages, effects);
         if let Some(append) = append {
             effects.push(Effect::Persist(append));
         }
@@ -395,6 +441,20 @@ impl Replica {
             .storage()
             .term(self.core.applied_index())
             .is_ok_and(|term| term == self.core.term())
+    }
+}
+
+/// Sorts out the snapshots, which go another way than the rest.
+fn send(messages: Vec<Message>, effects: &mut Vec<Effect>) {
+    let is_snapshot = |message: &Message| matches!(message.body, Body::Snapshot(_));
+    if messages.iter().any(is_snapshot) {
+        let (snapshots, others): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_snapshot);
+        if !others.is_empty() {
+            effects.push(Effect::Send(others));
+        }
+        effects.extend(snapshots.into_iter().map(Effect::SendSnapshot));
+    } else if !messages.is_empty() {
+        effects.push(Effect::Send(messages));
     }
 }
 

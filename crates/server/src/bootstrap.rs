@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ::bootstrap::{Dirs, FoundingOptions, Member, Options, Origin};
+use ::bootstrap::{Beginning, Dirs, FoundingOptions, Member, Options, Origin};
 use machine::Quota;
 use vfs::Dir;
 use vfs::real::RealDir;
 
-use crate::config::{ClusterState, Config};
+use crate::config::Config;
+use crate::joining::{JoinError, Joining};
 use crate::{raft_log, version};
 
 /// Why a member cannot start.
@@ -25,6 +26,9 @@ pub enum StartError {
     /// What is in the directories, or what is to be put there.
     #[error(transparent)]
     Open(#[from] ::bootstrap::Error),
+    /// The cluster that exists, or should not, stands in the way.
+    #[error(transparent)]
+    Join(#[from] JoinError),
     /// A listener cannot be opened.
     #[error("listen on {url}")]
     Listen {
@@ -44,10 +48,21 @@ pub enum StartError {
 }
 
 /// Opens or makes everything. Reads whole files: not for an executor's thread.
-pub(crate) fn open(config: &Config, seed: u64) -> Result<Member, StartError> {
-    let member = ::bootstrap::open(open_dirs(config)?, &options(config, seed))?;
+pub(crate) fn open(
+    config: &Config,
+    joining: Option<&Joining>,
+    seed: u64,
+) -> Result<Member, StartError> {
+    let member = ::bootstrap::open(open_dirs(config)?, &options(config, joining, seed))?;
     tell(&member);
     Ok(member)
+}
+
+/// Whether the member has a log, hence has begun.
+pub(crate) fn has_begun(config: &Config) -> Result<bool, StartError> {
+    let dirs = open_dirs(config)?;
+    wal::exists(&dirs.wal_parent, &dirs.wal_name)
+        .map_err(|error| StartError::Open(::bootstrap::Error::Log(error)))
 }
 
 fn open_dirs(config: &Config) -> Result<Dirs, StartError> {
@@ -64,8 +79,7 @@ fn open_dirs(config: &Config) -> Result<Dirs, StartError> {
     Ok(Dirs { snap, wal_parent: make(parent)?, wal_name })
 }
 
-fn options(config: &Config, seed: u64) -> Options {
-    let is_new = config.initial_cluster_state != ClusterState::Existing;
+fn options(config: &Config, joining: Option<&Joining>, seed: u64) -> Options {
     let mut machine = machine::Options::new(0, version::EMULATED);
     machine.quota = Quota::from_flag(config.quota_backend_bytes);
     machine.lease = lease::Config {
@@ -77,11 +91,17 @@ fn options(config: &Config, seed: u64) -> Options {
         (name.clone(), urls.iter().map(ToString::to_string).collect::<Vec<_>>())
     });
     Options {
-        founding: is_new.then(|| FoundingOptions {
-            name: config.name.clone(),
-            members: members.collect(),
-            cluster_token: config.initial_cluster_token.clone(),
-        }),
+        beginning: match joining {
+            Some(&Joining { cluster_id, member_id, .. }) => {
+                Beginning::Join { cluster_id, member_id }
+            }
+            // With a log this is of no effect.
+            None => Beginning::Found(FoundingOptions {
+                name: config.name.clone(),
+                members: members.collect(),
+                cluster_token: config.initial_cluster_token.clone(),
+            }),
+        },
         wal: wal::Options::default(),
         backend: backend::Options::with_quota(config.quota_backend_bytes),
         machine,

@@ -8,12 +8,10 @@
 
 use std::sync::Arc;
 
-use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::uri::{PathAndQuery, Uri};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use proto::etcdserverpb::{AlarmType, RangeRequest};
 use serde_json::json;
 use tonic::Status;
@@ -40,20 +38,6 @@ pub(crate) fn client_routes(core: &Arc<Core>, grpc: Routes) -> Routes {
         async move { front.answer(request).await }
     };
     Routes::from(grpc.into_axum_router().fallback(answer))
-}
-
-/// HTTP for other members.
-pub(crate) fn peer_routes(core: &Arc<Core>) -> Routes {
-    let http = Router::new()
-        .route(
-            "/version",
-            get(|State(core): State<Arc<Core>>| async move { version_of_cluster(&core) }),
-        )
-        .route("/members", get(|State(core): State<Arc<Core>>| async move { members(&core) }))
-        .method_not_allowed_fallback(async || method_not_allowed())
-        .fallback(async || not_found())
-        .with_state(Arc::clone(core));
-    Routes::from(http)
 }
 
 /// What answers clients that do not call a gRPC service.
@@ -160,7 +144,7 @@ fn moved(path: &str, uri: &Uri) -> Response {
 }
 
 /// A text as Go's `http.Error` sends it.
-fn error(status: StatusCode, text: &str) -> Response {
+pub(crate) fn error(status: StatusCode, text: &str) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
@@ -168,17 +152,17 @@ fn error(status: StatusCode, text: &str) -> Response {
     (status, headers, format!("{text}\n")).into_response()
 }
 
-fn not_found() -> Response {
+pub(crate) fn not_found() -> Response {
     error(StatusCode::NOT_FOUND, "404 page not found")
 }
 
-fn method_not_allowed() -> Response {
+pub(crate) fn method_not_allowed() -> Response {
     let mut response = error(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
     response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
     response
 }
 
-fn version_of_cluster(core: &Core) -> Response {
+pub(crate) fn version_of_cluster(core: &Core) -> Response {
     let cluster = core
         .facts
         .get()
@@ -188,34 +172,6 @@ fn version_of_cluster(core: &Core) -> Response {
     // In etcd's order, which a map would not keep.
     let body = format!(r#"{{"etcdserver":"{}","etcdcluster":"{cluster}"}}"#, version::EMULATED);
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
-}
-
-fn members(core: &Core) -> Response {
-    let members: Vec<_> = core
-        .facts
-        .get()
-        .membership
-        .members()
-        .map(|member| {
-            let mut row = json!({ "id": member.id, "peerURLs": member.peer_urls });
-            if member.is_learner {
-                row["isLearner"] = json!(true);
-            }
-            if !member.name.is_empty() {
-                row["name"] = json!(member.name);
-                row["clientURLs"] = json!(member.client_urls);
-            }
-            row
-        })
-        .collect();
-    let cluster_id = HeaderValue::try_from(format!("{:x}", core.cluster_id));
-    let mut response =
-        ([(header::CONTENT_TYPE, "application/json")], format!("{}\n", json!(members)))
-            .into_response();
-    if let Ok(cluster_id) = cluster_id {
-        response.headers_mut().insert(HeaderName::from_static("x-etcd-cluster-id"), cluster_id);
-    }
-    response
 }
 
 /// What stands in the way of being healthy, in etcd's words; `None` if nothing does.
@@ -324,8 +280,9 @@ mod tests {
                 answered(&routes, http::Request::builder().method(&method).uri(path), "").await;
             assert_eq!(head.status.as_u16(), status, "{method} {path}");
             assert_eq!(head.headers[header::ACCESS_CONTROL_ALLOW_ORIGIN], "*", "{method} {path}");
-            let header =
-                |name: HeaderName| head.headers.get(name).map(|value| value.to_str().unwrap());
+            let header = |name: header::HeaderName| {
+                head.headers.get(name).map(|value| value.to_str().unwrap())
+            };
             assert_eq!(header(header::ALLOW), (status == 405).then_some("GET"), "{method} {path}");
             // The place to go to stands for the body, which is empty.
             let is_moved = status == 301;

@@ -13,20 +13,27 @@
 
 mod board;
 mod bootstrap;
+mod cluster_version;
 mod compactor;
 pub mod config;
 mod driver;
 mod facts;
+mod forward;
 mod gateway;
 mod gathered;
 mod grpc;
 mod http;
+mod joining;
 mod listen;
 mod member;
+mod peer;
+mod peer_port;
+mod peers;
 mod proposals;
 mod publish;
 mod raft_log;
 mod reads;
+mod reconfiguration;
 mod request;
 pub mod signal;
 pub mod version;

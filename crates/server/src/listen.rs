@@ -22,6 +22,13 @@ pub(crate) struct Listener {
     listener: TcpListener,
 }
 
+impl Listener {
+    /// The socket alone.
+    pub(crate) fn into_inner(self) -> TcpListener {
+        self.listener
+    }
+}
+
 /// What is set on client connections.
 #[derive(Debug, Clone)]
 pub(crate) struct GrpcOptions {

@@ -3,30 +3,36 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::board::Board;
 use crate::bootstrap::{self, StartError};
-use crate::config::Config;
+use crate::config::{ClusterState, Config};
 use crate::driver::apply::{ApplyStage, Policy, State};
 use crate::driver::committer::Committer;
-use crate::driver::heart::{Heart, INBOX_CAPACITY, Work};
+use crate::driver::heart::{Heart, INBOX_CAPACITY, Seat, Work};
 use crate::driver::log_writer::LogWriter;
 use crate::driver::mailbox::{Receiver, Wait, mailbox};
 use crate::driver::{Failure, Failures};
 use crate::facts::Facts;
+use crate::joining::{self, Joining};
+use crate::peer::{self, Identity, Options, Transport};
+use crate::peers::{Front, Peers};
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::Reads;
 use crate::request::{ApplyRequests, Core};
 use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
-use crate::{compactor, grpc, http, listen, publish};
+use crate::{cluster_version, compactor, grpc, http, listen, peer_port, publish};
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
 const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// How long a member that was removed goes on: etcd's second, in which the entry that removes it reaches the others.
+const REMOVAL_GRACE: Duration = Duration::from_secs(1);
 
 /// A running member.
 #[derive(Debug)]
@@ -40,6 +46,17 @@ pub struct Member {
     stopping: watch::Sender<bool>,
     listeners: JoinSet<()>,
     signals: Stops,
+    /// What came up while the member started.
+    pending: Option<End>,
+}
+
+/// What ends a member.
+#[derive(Debug)]
+enum End {
+    Signal(Stop),
+    Failure(Failure),
+    /// It was removed from its cluster.
+    Removal,
 }
 
 impl std::fmt::Debug for Stops {
@@ -57,7 +74,7 @@ pub enum RunError {
 }
 
 impl Member {
-    /// Starts a member and returns when it serves clients.
+    /// Starts a member and returns when it serves clients, or when it is to stop already.
     ///
     /// # Errors
     /// What it starts from does not fit together, is not served yet, or a listener cannot be opened.
@@ -73,25 +90,44 @@ impl Member {
             .duration_since(UNIX_EPOCH)
             .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0));
         let own_config = config.clone();
-        let parts = tokio::task::spawn_blocking(move || bootstrap::open(&own_config, unix_ms))
-            .await
-            .map_err(|error| StartError::System {
-                what: "open the data directory",
-                source: error.into(),
-            })??;
-        let (mut member, watching) = Self::start_stages(config, parts, unix_ms, signals)?;
+        let has_begun = off_executor(move || bootstrap::has_begun(&own_config)).await?;
+        let joining = if has_begun { None } else { joining::survey(&config).await? };
+        let own_config = config.clone();
+        let (parts, joining) = off_executor(move || {
+            Ok((bootstrap::open(&own_config, joining.as_ref(), unix_ms)?, joining))
+        })
+        .await?;
+        let (mut member, watching) = Self::start_stages(config, parts, joining, unix_ms, signals)?;
 
-        let serve_peers = http::peer_routes(&member.core);
+        let mut peer_routes = peer_port::routes(&member.core);
+        if let Some(transport) = member.core.peers.transport() {
+            peer_routes = peer_routes.merge(transport.routes());
+        }
         for listener in peer_listeners {
-            member.listeners.spawn(listen::serve(
-                listener,
-                serve_peers.clone(),
-                None,
+            member.listeners.spawn(peer::serve(
+                listener.into_inner(),
+                peer_routes.clone(),
                 member.stopping.subscribe(),
             ));
         }
-        publish::publish(&member.core).await;
-        tracing::info!("ready to serve client requests");
+        let published = async {
+            publish::publish(&member.core).await;
+            cluster_version::settled(&member.core).await;
+        };
+        // Without a quorum this takes as long as it takes, and whatever ends a running member ends this too.
+        let mut removal = member.core.peers.removal();
+        tokio::select! {
+            () = published => tracing::info!("ready to serve client requests"),
+            signal = member.signals.next() => {
+                member.pending = Some(End::Signal(signal));
+                return Ok(member);
+            }
+            Some(failure) = member.failures.recv() => {
+                member.pending = Some(End::Failure(failure));
+                return Ok(member);
+            }
+            _ = removal.wait_for(|removed| *removed) => return Ok(member),
+        }
         let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
         for listener in client_listeners {
             let options = Some(listen::GrpcOptions::of(&member.core.config));
@@ -108,6 +144,7 @@ impl Member {
     fn start_stages(
         config: Config,
         parts: ::bootstrap::Member,
+        joining: Option<Joining>,
         unix_ms: u64,
         signals: Stops,
     ) -> Result<(Self, Arc<Watching>), StartError> {
@@ -138,6 +175,7 @@ impl Member {
         let waiters = Arc::new(Waiters::default());
         let ids = RequestIds::new(member_id, unix_ms);
         let reads = Arc::new(Reads::new(heart_sender.clone(), ids.next()));
+        let peers = Arc::new(Peers::new(member_id, heart_sender.clone(), config.peer_dial_limit()));
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -147,6 +185,7 @@ impl Member {
             reads: Arc::clone(&reads),
             waiters: Arc::clone(&waiters),
             ids,
+            peers: Arc::clone(&peers),
             heart: heart_sender.clone(),
             store: machine.reader(),
             backend,
@@ -172,10 +211,39 @@ impl Member {
             preallocate: preallocate_sender,
             records: Vec::new(),
         };
+        let transport = Transport::new(
+            Identity {
+                cluster_id,
+                member_id,
+                server_version: crate::version::EMULATED.to_string(),
+                peer_urls: core
+                    .config
+                    .initial_advertise_peer_urls
+                    .iter()
+                    .map(ToString::to_string)
+                    .collect(),
+            },
+            Options { election: core.config.election, snap_dir: Arc::clone(&dirs.snap) },
+            Arc::new(Front {
+                heart: heart_sender.clone(),
+                facts: Arc::clone(&facts),
+                peers: Arc::clone(&peers),
+            }),
+            tokio::runtime::Handle::current(),
+        );
+        for member in joining.iter().flat_map(|joining| &joining.members) {
+            if member.id != member_id {
+                transport.add_remote(member.id, &member.peer_urls);
+            }
+        }
+        peers.connect(transport, machine.membership());
+        let is_alone = is_alone(config, machine.membership());
         let committer = Committer {
             inbox: commit_inbox,
             heart: heart_sender.clone(),
             snap_dir: dirs.snap,
+            backend: core.backend.clone(),
+            peers: Arc::clone(&peers),
             catchup_entries: config.snapshot_catchup_entries,
         };
         let apply = ApplyStage {
@@ -185,6 +253,7 @@ impl Member {
             waiters: Arc::clone(&waiters),
             board: Arc::clone(&board),
             facts,
+            peers: Arc::clone(&peers),
             requests: ApplyRequests {
                 core: Arc::clone(&core),
                 runtime: tokio::runtime::Handle::current(),
@@ -201,17 +270,23 @@ impl Member {
             epoch,
             state: State::new(snapshot_index, compaction),
         };
-        let heart = Heart {
+        let mut heart = Heart {
             replica,
-            log: log_writer,
-            apply,
+            log: Seat::Here(log_writer),
+            apply: Seat::Here(apply),
             inbox: heart_inbox,
+            sender: heart_sender,
+            peers,
+            failures: failures.clone(),
             board,
             reads,
             waiters,
             heartbeat: config.heartbeat,
         };
         let stage_error = |source| StartError::System { what: "start a thread", source };
+        if !is_alone {
+            heart.split().map_err(stage_error)?;
+        }
         let hub = Arc::clone(&watching);
         let stages = vec![
             failures.spawn("heart", move || heart.run()).map_err(stage_error)?,
@@ -227,6 +302,7 @@ impl Member {
         let mut tasks = JoinSet::new();
         tasks.spawn(grpc::expire_leases(Arc::clone(&core)));
         tasks.spawn(compactor::run(Arc::clone(&core)));
+        tasks.spawn(cluster_version::watch(Arc::clone(&core)));
         let member = Self {
             core,
             stages,
@@ -235,9 +311,12 @@ impl Member {
             stopping: watch::channel(false).0,
             listeners: JoinSet::new(),
             signals,
+            pending: None,
         };
-        // A cluster of one has nobody to wait for.
-        member.core.heart.send_all([Work::Replica(replica::Input::Campaign)]);
+        if is_alone {
+            // There is nobody to wait for.
+            member.core.heart.send_all([Work::Replica(replica::Input::Campaign)]);
+        }
         Ok((member, watching))
     }
 
@@ -246,13 +325,36 @@ impl Member {
     /// # Errors
     /// A stage failed: the member can no longer be trusted, and nothing more is written.
     pub async fn run_until_stopped(mut self) -> Result<Option<Stop>, RunError> {
-        tokio::select! {
-            signal = self.signals.next() => {
+        match self.end().await {
+            End::Signal(signal) => {
                 tracing::info!(signal = signal.name(), "received signal; shutting down");
                 self.stop().await;
                 Ok(Some(signal))
             }
-            Some(failure) = self.failures.recv() => Err(failure.into()),
+            End::Failure(failure) => Err(failure.into()),
+            End::Removal => {
+                // The others are to hear of it from this member too, if it leads.
+                tokio::time::sleep(REMOVAL_GRACE).await;
+                tracing::error!(
+                    local_member_id = format!("{:x}", self.core.member_id),
+                    "this member was removed from the cluster: it stops, and its data directory is of no more use"
+                );
+                self.stop().await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Waits for whatever ends this member.
+    async fn end(&mut self) -> End {
+        if let Some(end) = self.pending.take() {
+            return end;
+        }
+        let mut removal = self.core.peers.removal();
+        tokio::select! {
+            signal = self.signals.next() => End::Signal(signal),
+            Some(failure) = self.failures.recv() => End::Failure(failure),
+            _ = removal.wait_for(|removed| *removed) => End::Removal,
         }
     }
 
@@ -261,6 +363,9 @@ impl Member {
         tracing::info!("closing etcd server");
         self.stopping.send_replace(true);
         self.tasks.abort_all();
+        if let Some(transport) = self.core.peers.transport() {
+            transport.stop().await;
+        }
         self.core.heart.send_all([Work::Stop]);
         let stages = std::mem::take(&mut self.stages);
         // A stage that panicked has ended the process, or (in tests) has nothing left to join.
@@ -272,6 +377,24 @@ impl Member {
         self.listeners.shutdown().await;
         tracing::info!("closed etcd server");
     }
+}
+
+/// Runs what reads and writes files off the executor's threads.
+async fn off_executor<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StartError> + Send + 'static,
+) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| StartError::System {
+        what: "open the data directory",
+        source: error.into(),
+    })?
+}
+
+/// Whether this member founded its cluster alone, and knows of no other member yet. What the log still holds may say
+/// otherwise; consensus sees to that.
+fn is_alone(config: &Config, membership: &machine::Membership) -> bool {
+    config.initial_cluster_state == ClusterState::New
+        && config.initial_cluster.len() == 1
+        && membership.members().len() <= 1
 }
 
 /// Makes each next segment of the log ready while the one before fills up.

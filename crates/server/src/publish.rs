@@ -1,12 +1,11 @@
-//! What a member tells the cluster at each start: its name and client URLs, and, if it leads, the cluster's version.
+//! What a member tells the cluster at each start: its name and client URLs.
 
 use std::time::Duration;
 
 use proto::etcdserverpb::internal_raft_request::Request as Op;
-use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest, ClusterVersionSetRequest};
+use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 
 use crate::request::{Core, Refusal};
-use crate::version;
 
 /// Pause before another try.
 const RETRY: Duration = Duration::from_millis(100);
@@ -33,12 +32,6 @@ pub(crate) async fn publish(core: &Core) {
         cluster_id = format!("{:x}", core.cluster_id),
         "published local member to cluster through raft"
     );
-    if core.board.is_leader() && core.facts.get().membership.version().is_none() {
-        let ver = version::EMULATED.of_cluster().to_string();
-        tracing::info!(cluster_version = ver, "setting up initial cluster version using v3 API");
-        until_done(core, || Op::ClusterVersionSet(ClusterVersionSetRequest { ver: ver.clone() }))
-            .await;
-    }
 }
 
 /// Proposes until it is applied; `false` when the member stops before.

@@ -19,6 +19,7 @@ use crate::config::{Config, GRPC_OVERHEAD_BYTES};
 use crate::driver::mailbox::{SendError, Sender};
 use crate::driver::{apply, heart};
 use crate::facts::Facts;
+use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::{ReadError, Reads};
 
@@ -61,6 +62,9 @@ pub(crate) enum Refusal {
     /// A read could not be confirmed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Leadership did not go over in time.
+    #[error("leader transfer timed out")]
+    TransferTimeout,
     /// The member stops.
     #[error("stopped")]
     Stopped,
@@ -77,6 +81,7 @@ pub(crate) struct Core {
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) ids: RequestIds,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) heart: Sender<heart::Work>,
     pub(crate) store: mvcc::Reader,
     pub(crate) backend: backend::Reader,
@@ -140,6 +145,54 @@ impl Core {
             Ok(None) => Err(Refusal::Stopped),
             Err(_) => Err(Refusal::Timeout),
         }
+    }
+
+    /// Brings a change of the membership through the log, and returns the members after it. Waits as long as its caller.
+    pub(crate) async fn propose_conf_change(
+        &self,
+        kind: raft::ConfChangeKind,
+        member_id: u64,
+        context: Vec<u8>,
+    ) -> Result<Vec<proto::etcdserverpb::Member>, Refusal> {
+        let request_id = self.ids.next();
+        let change = raft::ConfChange {
+            id: request_id,
+            kind,
+            node_id: raft::NodeId(member_id),
+            context: Bytes::from(context),
+        };
+        let mut waiting = self.waiters.register(request_id);
+        self.send(Input::ProposeConfChange { request_id, change })?;
+        match waiting.outcome().await {
+            Some(Outcome::Applied(outcome)) => match outcome?.response {
+                machine::Response::Members(members) => Ok(members),
+                _ => Err(Refusal::Dropped),
+            },
+            Some(Outcome::Dropped) => Err(Refusal::Dropped),
+            None => Err(Refusal::Stopped),
+        }
+    }
+
+    /// How far the members have followed this one, if it leads.
+    pub(crate) async fn followers(&self) -> Result<Vec<replica::Follower>, Refusal> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        self.heart.send_all([heart::Work::Progress(reply)]);
+        answer.await.map_err(|_| Refusal::Stopped)
+    }
+
+    /// Asks for leadership to go to a member, and waits until it leads.
+    pub(crate) async fn move_leader(&self, to: raft::NodeId) -> Result<(), Refusal> {
+        let mut leadership = self.board.leadership();
+        self.send(Input::TransferLeader(to))?;
+        let moved = async {
+            while self.board.leader() != to {
+                leadership.changed().await.map_err(|_| Refusal::Stopped)?;
+            }
+            Ok(())
+        };
+        tokio::time::timeout(self.config.request_timeout(), moved)
+            .await
+            .unwrap_or(Err(Refusal::TransferTimeout))
     }
 
     fn encode(

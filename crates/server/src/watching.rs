@@ -31,6 +31,8 @@ const POLL_MESSAGES: usize = 64;
 pub(crate) enum Work {
     /// Events of one revision.
     Events(Arc<EventBatch>),
+    /// The whole content of the store was replaced by that of this revision.
+    Reloaded(i64),
     /// There may be lagging watchers, or another next tick.
     Look,
     /// End.
@@ -76,6 +78,11 @@ impl Outlet {
         }
     }
 
+    /// Says that the whole content of the store was replaced: everybody has to catch up.
+    pub(crate) fn reloaded(&self, revision: i64) {
+        self.inbox.send_all([Work::Reloaded(revision)]);
+    }
+
     /// Ends the stage.
     pub(crate) fn stop(&self) {
         self.inbox.send_all([Work::Stop]);
@@ -111,6 +118,7 @@ impl Watching {
             for work in batch.drain(..) {
                 match work {
                     Work::Events(events) => state.hub.publish(&events, &self.core.store)?,
+                    Work::Reloaded(revision) => state.hub.resync(revision),
                     Work::Look => {}
                     Work::Stop => return Ok(()),
                 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use backend::CommitJob;
-use bootstrap::{Dirs, FoundingOptions, Origin};
+use bootstrap::{Beginning, Dirs, FoundingOptions, Origin};
 use bytes::Bytes;
 use lease::Lessor;
 use machine::{Machine, Version};
@@ -128,7 +128,7 @@ const NAME: &str = "solo";
 
 fn options(settings: &Settings) -> bootstrap::Options {
     bootstrap::Options {
-        founding: Some(FoundingOptions {
+        beginning: Beginning::Found(FoundingOptions {
             name: NAME.to_owned(),
             members: vec![(NAME.to_owned(), vec!["http://127.0.0.1:2380".to_owned()])],
             cluster_token: "sim".to_owned(),
@@ -271,6 +271,8 @@ impl Solo {
                     }
                     Effect::ConfState(Ok(_))
                     | Effect::Send(_)
+                    | Effect::SendSnapshot(_)
+                    | Effect::Install(_)
                     | Effect::ReadReady { .. }
                     | Effect::Dropped { .. }
                     | Effect::Rejected(_) => {}

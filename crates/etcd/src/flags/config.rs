@@ -154,6 +154,7 @@ pub(super) fn build(
         election: Duration::from_millis(election_ms),
         initial_election_tick_advance: get.boolean("initial-election-tick-advance")?,
         pre_vote: get.boolean("pre-vote")?,
+        strict_reconfig_check: get.boolean("strict-reconfig-check")?,
         auto_compaction: auto_compaction(
             &get.text("auto-compaction-mode"),
             &get.text("auto-compaction-retention"),

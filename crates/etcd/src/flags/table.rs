@@ -280,7 +280,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "strict-reconfig-check",
         Bool,
         "true",
-        Later,
+        Yes,
         "Refuse membership changes that would lose the quorum.",
     ),
     flag("pre-vote", Bool, "true", Yes, "Ask for votes before raising the term."),

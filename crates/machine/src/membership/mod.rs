@@ -59,6 +59,12 @@ impl Membership {
         Ok(Self { downgrade: cluster::downgrade(view)?.unwrap_or_default(), ..self })
     }
 
+    /// Makes a membership of these, for those who want to know what would be.
+    pub fn of(members: impl IntoIterator<Item = Member>) -> Self {
+        let members = members.into_iter().map(|member| (member.id, member)).collect();
+        Self { members, ..Self::default() }
+    }
+
     /// Returns the members in the order of their ids.
     pub fn members(&self) -> impl ExactSizeIterator<Item = &Member> {
         self.members.values()

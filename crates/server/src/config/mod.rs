@@ -78,6 +78,8 @@ pub struct Config {
     pub initial_election_tick_advance: bool,
     /// Whether a member asks for votes before it raises the term.
     pub pre_vote: bool,
+    /// Whether changes of the membership that could lose the quorum are refused.
+    pub strict_reconfig_check: bool,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
     /// Largest request, as encoded for the log.
@@ -139,6 +141,12 @@ impl Config {
     #[must_use]
     pub fn request_timeout(&self) -> Duration {
         Duration::from_secs(5) + 2 * self.election
+    }
+
+    /// How long a connection to another member may take to come about: etcd's 1 s and an election timeout.
+    #[must_use]
+    pub fn peer_dial_limit(&self) -> Duration {
+        Duration::from_secs(1) + self.election
     }
 
     /// Whether the path lies in the data directory, for messages.

@@ -19,9 +19,11 @@ use replica::Input;
 use tokio::sync::oneshot;
 
 use super::committer::{self, AfterCommit, SnapshotPoint};
-use super::mailbox::Sender;
+use super::heart;
+use super::mailbox::{Receiver, Sender, Wait};
 use crate::board::Board;
 use crate::facts::Facts;
+use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::request::{ApplyRequests, Outcome};
 use crate::watching::Outlet;
@@ -35,6 +37,23 @@ pub(crate) enum Work {
     Commit(oneshot::Sender<()>),
     /// Defragment the database.
     Defragment(oneshot::Sender<Result<backend::DefragStats, String>>),
+    /// Send the state to a member that is too far behind: this message, brought up to date.
+    SendSnapshot(raft::Message),
+}
+
+/// What the heart hands over where the stage has a thread of its own.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Apply these.
+    Apply(replica::Apply),
+    /// Put this in place of the state so far.
+    Install(raft::Snapshot),
+    /// The leader changed; whether this member is it.
+    Leadership(bool),
+    /// What others ask for.
+    Work(Work),
+    /// Make the last commit, and end.
+    Stop,
 }
 
 /// When the stage does what nobody asks it for.
@@ -65,6 +84,7 @@ pub(crate) struct ApplyStage {
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) requests: ApplyRequests,
     pub(crate) policy: Policy,
     /// The moment that the state machine counts time from.
@@ -87,6 +107,8 @@ pub(crate) struct State {
     last_snapshot: u64,
     is_snapshot_wanted: bool,
     is_leader: bool,
+    /// Who is to be sent the state of the next commit.
+    receivers: Vec<raft::Message>,
 }
 
 impl State {
@@ -96,7 +118,65 @@ impl State {
     }
 }
 
+/// What a batch came to, for those outside.
+#[must_use]
+pub(crate) struct Answers {
+    outcomes: Vec<(u64, machine::Outcome)>,
+    events: Vec<Arc<mvcc::EventBatch>>,
+}
+
 impl ApplyStage {
+    /// Runs until it is told to stop, then makes the last commit.
+    pub(crate) fn run(
+        mut self,
+        inbox: &Receiver<Order>,
+        heart: &Sender<heart::Work>,
+    ) -> Result<(), machine::Fatal> {
+        let mut arrived = VecDeque::new();
+        let mut orders = VecDeque::new();
+        let mut inputs = Vec::new();
+        let mut is_stopping = false;
+        loop {
+            let deadline = self.deadline();
+            if inbox.take(&mut arrived, deadline) == Wait::Closed {
+                // The heart has gone without a word: it has failed, and so has the member.
+                return Ok(());
+            }
+            orders.append(&mut arrived);
+            while let Some(order) = self.next_order(&mut orders) {
+                match order {
+                    Order::Apply(batch) => {
+                        let answers = self.apply(batch, &mut inputs)?;
+                        // First: who hears that the membership changed may propose the next change at once.
+                        heart.send_all(inputs.drain(..).map(heart::Work::Replica));
+                        self.answer(answers);
+                    }
+                    Order::Install(snapshot) => self.install(&snapshot)?,
+                    Order::Leadership(is_leader) => self.leadership(is_leader),
+                    Order::Work(work) => self.take(work),
+                    Order::Stop => is_stopping = true,
+                }
+            }
+            if !is_stopping {
+                self.look_after()?;
+            } else if !self.is_busy() {
+                self.last_commit()?;
+                heart.send_all([heart::Work::ApplyEnded]);
+                return Ok(());
+            }
+        }
+    }
+
+    /// The next order that can be carried out: all in order, but for what an installation waits for.
+    fn next_order(&mut self, orders: &mut VecDeque<Order>) -> Option<Order> {
+        // The database cannot be replaced under a commit, whose end is an order too.
+        if matches!(orders.front(), Some(Order::Install(_))) && self.is_busy() {
+            let is_work = |order: &Order| matches!(order, Order::Work(_));
+            return orders.iter().position(is_work).and_then(|place| orders.remove(place));
+        }
+        orders.pop_front()
+    }
+
     /// Takes what others ask for; it is done by [`ApplyStage::look_after`].
     pub(crate) fn take(&mut self, work: Work) {
         match work {
@@ -104,7 +184,33 @@ impl ApplyStage {
             Work::JobEnded => {}
             Work::Commit(reply) => self.state.after_commit.push(AfterCommit::Reply(reply)),
             Work::Defragment(reply) => self.state.defrags.push_back(reply),
+            Work::SendSnapshot(message) => self.state.receivers.push(message),
         }
+    }
+
+    /// Takes over the state that came with a snapshot. Only while the committer has no job.
+    pub(crate) fn install(&mut self, snapshot: &raft::Snapshot) -> Result<(), machine::Fatal> {
+        let index = snapshot.metadata.index;
+        tracing::info!(
+            current_applied_index = self.machine.applied(),
+            incoming_leader_snapshot_index = index.0,
+            "applying snapshot"
+        );
+        let compaction = self.machine.install(&raft::codec::snapshot_to_proto(snapshot))?;
+        // What was to be removed went with the old content.
+        self.state.compactions = compaction.into_iter().collect();
+        self.state.next_compaction_step = None;
+        self.state.pending_since = None;
+        self.state.last_snapshot = index.0;
+        self.state.is_snapshot_wanted = false;
+        self.state.is_commit_wanted = true;
+        self.requests.compaction_finished(self.machine.reader().compact_revision());
+        self.peers.replace(self.machine.membership());
+        self.facts.update(&self.machine);
+        self.board.set_applied(index);
+        self.watch.reloaded(self.machine.revision());
+        tracing::info!(applied_index = index.0, "applied snapshot");
+        Ok(())
     }
 
     /// Does what is due between batches.
@@ -123,21 +229,22 @@ impl ApplyStage {
         self.epoch.elapsed()
     }
 
-    /// Applies a batch, makes its effects visible, and answers; what consensus has to hear is added to `inputs`.
+    /// Applies a batch and makes its effects visible. What consensus has to hear is added to `inputs`; then comes
+    /// [`ApplyStage::answer`].
     pub(crate) fn apply(
         &mut self,
         apply: replica::Apply,
         inputs: &mut Vec<Input>,
-    ) -> Result<(), machine::Fatal> {
+    ) -> Result<Answers, machine::Fatal> {
         let replica::Apply { entries, done } = apply;
         let now = self.now();
-        let mut outcomes = Vec::with_capacity(entries.len());
-        let mut events = Vec::new();
+        let mut answers =
+            Answers { outcomes: Vec::with_capacity(entries.len()), events: Vec::new() };
         let mut last = LogIndex::ZERO;
         for committed in entries {
             last = committed.entry.index;
             let applied = self.machine.apply(&to_machine(committed)?, now)?;
-            events.extend(applied.events);
+            answers.events.extend(applied.events);
             let mut alarm = None;
             for effect in applied.effects {
                 match effect {
@@ -147,15 +254,14 @@ impl ApplyStage {
                     Effect::Compact(compaction) => self.compact(compaction),
                     Effect::Snapshot => self.state.is_snapshot_wanted = true,
                     Effect::ClusterVersion { old, new } => log_cluster_version(old, new),
-                    Effect::SelfRemoved | Effect::Peer(_) => {
-                        tracing::warn!("the membership changed; other members come with clusters");
-                    }
+                    Effect::Peer(change) => self.peers.change(&change),
+                    Effect::SelfRemoved => self.peers.removed(),
                 }
             }
             match (alarm, applied.outcome) {
                 (Some(alarm), outcome) => self.raise_alarm(alarm, applied.request_id, outcome),
                 (None, Some(outcome)) if applied.request_id != 0 => {
-                    outcomes.push((applied.request_id, outcome));
+                    answers.outcomes.push((applied.request_id, outcome));
                 }
                 (None, _) => {}
             }
@@ -163,6 +269,16 @@ impl ApplyStage {
         self.machine.writer().publish();
         self.facts.update(&self.machine);
         self.board.set_applied(last);
+        inputs.push(Input::Applied(done));
+        if last.0.saturating_sub(self.state.last_snapshot) > self.policy.snapshot_count {
+            self.state.is_snapshot_wanted = true;
+        }
+        Ok(answers)
+    }
+
+    /// Tells clients and watchers what a batch came to.
+    pub(crate) fn answer(&self, answers: Answers) {
+        let Answers { outcomes, events } = answers;
         for (request_id, outcome) in outcomes {
             self.waiters.finish(request_id, Outcome::Applied(outcome));
         }
@@ -170,11 +286,6 @@ impl ApplyStage {
             // Bounded by what clients have in flight: the hub takes whole batches, and never waits for a watcher.
             self.watch.send(events);
         }
-        inputs.push(Input::Applied(done));
-        if last.0.saturating_sub(self.state.last_snapshot) > self.policy.snapshot_count {
-            self.state.is_snapshot_wanted = true;
-        }
-        Ok(())
     }
 
     /// An entry of the leader's own term is applied, hence all of its predecessors': a leader may count time now.
@@ -259,7 +370,8 @@ impl ApplyStage {
             || self.machine.writer().pending_bytes() >= self.policy.commit_bytes;
         let is_forced = self.state.is_commit_wanted
             || self.state.is_snapshot_wanted
-            || !self.state.after_commit.is_empty();
+            || !self.state.after_commit.is_empty()
+            || !self.state.receivers.is_empty();
         if is_due || is_forced {
             self.commit();
         } else if let Some(reply) = self.state.defrags.pop_front()
@@ -275,6 +387,10 @@ impl ApplyStage {
         self.state.pending_since = None;
         self.state.is_commit_wanted = false;
         let mut then = std::mem::take(&mut self.state.after_commit);
+        let receivers = std::mem::take(&mut self.state.receivers);
+        if !receivers.is_empty() {
+            then.push(AfterCommit::Send { receivers, point: self.snapshot_point() });
+        }
         if let Some(point) = snapshot {
             self.state.is_snapshot_wanted = false;
             tracing::info!(

@@ -16,6 +16,7 @@ use vfs::Dir;
 
 use super::mailbox::{Receiver, Sender, Wait};
 use super::{apply, heart};
+use crate::peers::Peers;
 
 /// What comes in.
 #[derive(Debug)]
@@ -43,6 +44,13 @@ pub(crate) enum AfterCommit {
     Snapshot(SnapshotPoint),
     /// Somebody who must see the effects on disk.
     Reply(oneshot::Sender<()>),
+    /// Members that are too far behind are to get this state.
+    Send {
+        /// The messages that consensus wants to send them.
+        receivers: Vec<raft::Message>,
+        /// The state as of the commit.
+        point: SnapshotPoint,
+    },
 }
 
 /// A point of the log at which to take a raft snapshot.
@@ -56,6 +64,19 @@ pub(crate) struct SnapshotPoint {
     pub(crate) conf_state: raftpb::ConfState,
     /// The members as etcd 3.5's snapshot document.
     pub(crate) document: bytes::Bytes,
+}
+
+impl SnapshotPoint {
+    fn to_snapshot(&self) -> raftpb::Snapshot {
+        raftpb::Snapshot {
+            data: Some(self.document.clone()),
+            metadata: raftpb::SnapshotMetadata {
+                conf_state: self.conf_state.clone(),
+                index: self.index.0,
+                term: self.term,
+            },
+        }
+    }
 }
 
 /// Why the committer cannot go on.
@@ -74,6 +95,8 @@ pub(crate) struct Committer {
     pub(crate) inbox: Receiver<Work>,
     pub(crate) heart: Sender<heart::Work>,
     pub(crate) snap_dir: Arc<dyn Dir>,
+    pub(crate) backend: backend::Reader,
+    pub(crate) peers: Arc<Peers>,
     /// Entries that stay in memory behind a snapshot.
     pub(crate) catchup_entries: u64,
 }
@@ -102,6 +125,9 @@ impl Committer {
                         AfterCommit::Snapshot(point) => self.save_snapshot(point)?,
                         // Whoever has gone needs no answer.
                         AfterCommit::Reply(reply) => drop(reply.send(())),
+                        AfterCommit::Send { receivers, point } => {
+                            self.send_state(receivers, &point);
+                        }
                     }
                 }
             }
@@ -122,19 +148,21 @@ impl Committer {
         Ok(())
     }
 
+    /// Sends the committed state, under the index that it stands for instead of the one that consensus remembered.
+    fn send_state(&self, receivers: Vec<raft::Message>, point: &SnapshotPoint) {
+        let snapshot = raft::codec::snapshot_from_proto(point.to_snapshot());
+        for message in receivers {
+            let body = raft::Body::Snapshot(Box::new(snapshot.clone()));
+            let message = raft::Message { body, ..message };
+            self.peers.send_snapshot(message, self.backend.view().snapshot());
+        }
+    }
+
     /// The file first, then the record that vouches for it (and only then do older files go, see [`super::log_writer`]);
     /// last, the log's memory lets go of what the snapshot covers.
     fn save_snapshot(&self, point: SnapshotPoint) -> Result<(), CommitFailure> {
+        wal::snap::save(&self.snap_dir, &point.to_snapshot())?;
         let SnapshotPoint { index, term, conf_state, document } = point;
-        let snapshot = raftpb::Snapshot {
-            data: Some(document.clone()),
-            metadata: raftpb::SnapshotMetadata {
-                conf_state: conf_state.clone(),
-                index: index.0,
-                term,
-            },
-        };
-        wal::snap::save(&self.snap_dir, &snapshot)?;
         tracing::info!(snapshot_index = index.0, "saved snapshot");
         let record = walpb::Snapshot { index: index.0, term, conf_state: Some(conf_state.clone()) };
         let compact = LogIndex(index.0.saturating_sub(self.catchup_entries).max(1));

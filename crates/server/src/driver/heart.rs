@@ -4,23 +4,34 @@
 //! write and sync, apply, answer. What gathers meanwhile is the next batch, so that the slower the disk, the larger the
 //! batches.
 //!
-//! Why one thread: a cluster of one has no heartbeats that an fsync could hold up, and each hand-over to another thread costs
-//! two context switches and, on a busy machine, a wait for a processor. Log and
-//! state machine are values of their own ([`LogWriter`], [`ApplyStage`]), which get threads of their own when there
-//! are other members to keep in touch with.
+//! A member that is alone has all of it in one thread: there are no heartbeats that an fsync could hold up, and each
+//! hand-over to another thread costs two context switches and, on a busy machine, a wait for a processor. As soon as it knows
+//! of another member, log and state machine get threads of their own ([`Heart::split`]), so that heartbeats, votes and
+//! elections wait neither for the disk nor for a large transaction:
+//!
+//! ```text
+//! alone:       heart ── write ── apply ── write ── apply ─►
+//! in company:  heart ──► log writer ──┐        (Persisted comes back as input)
+//!                 ▲  └──► apply stage ─┼─► …    (Applied comes back as input)
+//!                 └────────────────────┘
+//! ```
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use proto::walpb;
 use raft::Append;
 use replica::{Effect, Input, Replica};
+use tokio::sync::oneshot;
 
+use super::Failures;
 use super::apply::{self, ApplyStage};
-use super::log_writer::LogWriter;
-use super::mailbox::{Receiver, Wait};
+use super::log_writer::{self, LogWriter};
+use super::mailbox::{Receiver, Sender, mailbox};
 use crate::board::Board;
+use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::reads::Reads;
 use crate::request::Outcome;
@@ -42,6 +53,10 @@ pub(crate) enum Work {
     Apply(apply::Work),
     /// A raft snapshot file is complete: the log vouches for it.
     SnapshotSaved(walpb::Snapshot),
+    /// The apply stage has made its last commit.
+    ApplyEnded,
+    /// How far the members have followed; answered by the leader alone.
+    Progress(oneshot::Sender<Vec<replica::Follower>>),
     /// Work off what is there, and end.
     Stop,
 }
@@ -55,14 +70,38 @@ pub(crate) enum HeartFailure {
     /// The state machine cannot go on.
     #[error("apply: {0}")]
     Machine(#[from] machine::Fatal),
+    /// A stage cannot have a thread of its own.
+    #[error("start a thread: {0}")]
+    Thread(#[from] std::io::Error),
+}
+
+/// Where a stage runs.
+pub(crate) enum Seat<S, W> {
+    /// In the heart's thread.
+    Here(S),
+    /// In a thread of its own, with this inbox.
+    Away(Sender<W>, JoinHandle<()>),
+    /// It has ended, or failed on its way out.
+    Gone,
+}
+
+/// What a settling has to do together.
+#[derive(Default)]
+struct Together {
+    appends: Vec<Append>,
+    applies: Vec<replica::Apply>,
 }
 
 /// The heart's belongings.
 pub(crate) struct Heart {
     pub(crate) replica: Replica,
-    pub(crate) log: LogWriter,
-    pub(crate) apply: ApplyStage,
+    pub(crate) log: Seat<LogWriter, log_writer::Work>,
+    pub(crate) apply: Seat<ApplyStage, apply::Order>,
     pub(crate) inbox: Receiver<Work>,
+    /// The other end of the inbox, for the stages.
+    pub(crate) sender: Sender<Work>,
+    pub(crate) peers: Arc<Peers>,
+    pub(crate) failures: Failures,
     pub(crate) board: Arc<Board>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
@@ -70,7 +109,7 @@ pub(crate) struct Heart {
 }
 
 impl Heart {
-    /// Runs until it is told to stop, then makes the last commit and closes the log.
+    /// Runs until it is told to stop, then lets the state machine make its last commit, and closes the log.
     pub(crate) fn run(mut self) -> Result<(), HeartFailure> {
         let mut batch = VecDeque::new();
         let mut effects = Vec::new();
@@ -78,24 +117,36 @@ impl Heart {
         let mut is_stopping = false;
         self.settle(&mut effects)?;
         loop {
-            let deadline = self.apply.deadline().map_or(next_tick, |due| due.min(next_tick));
-            if self.inbox.take(&mut batch, Some(deadline)) == Wait::Closed {
-                return self.finish();
-            }
+            let deadline = match &mut self.apply {
+                Seat::Here(stage) => stage.deadline().map_or(next_tick, |due| due.min(next_tick)),
+                Seat::Away(..) | Seat::Gone => next_tick,
+            };
+            // The heart itself can send to its inbox, so it is never closed.
+            self.inbox.take(&mut batch, Some(deadline));
+            let mut has_ended = false;
             for work in batch.drain(..) {
                 match work {
                     Work::Replica(input) => self.replica.handle(input, &mut effects),
-                    Work::Apply(work) => self.apply.take(work),
-                    Work::SnapshotSaved(snapshot) => self.log.vouch(&snapshot)?,
-                    Work::Stop => is_stopping = true,
+                    Work::Apply(work) => self.ask(work),
+                    Work::SnapshotSaved(snapshot) => self.vouch(snapshot)?,
+                    Work::ApplyEnded => has_ended = true,
+                    // Whoever has gone needs no answer.
+                    Work::Progress(reply) => drop(reply.send(self.replica.followers())),
+                    Work::Stop => {
+                        is_stopping = true;
+                        self.order(apply::Order::Stop);
+                    }
                 }
             }
             self.tick(&mut next_tick, &mut effects);
             self.settle(&mut effects)?;
-            if !is_stopping {
-                self.apply.look_after()?;
-            } else if !self.apply.is_busy() {
+            match &mut self.apply {
+                Seat::Here(stage) if !is_stopping => stage.look_after()?,
                 // A job that still runs tells of its end; after it comes the last commit.
+                Seat::Here(stage) => has_ended = !stage.is_busy(),
+                Seat::Away(..) | Seat::Gone => {}
+            }
+            if has_ended {
                 return self.finish();
             }
         }
@@ -115,10 +166,9 @@ impl Heart {
     }
 
     /// Carries out everything that follows from the inputs taken, in rounds: what is written may be committed, what is
-    /// committed is applied, what is applied may let reads go on.
+    /// committed is applied, what is applied may let reads go on. Where the stages are away, it hands over and ends.
     fn settle(&mut self, effects: &mut Vec<Effect>) -> Result<(), HeartFailure> {
-        let mut appends = Vec::new();
-        let mut applies = Vec::new();
+        let mut together = Together::default();
         let mut inputs = Vec::new();
         loop {
             self.replica.flush(effects);
@@ -126,14 +176,19 @@ impl Heart {
                 return Ok(());
             }
             for effect in effects.drain(..) {
-                self.carry_out(effect, &mut appends, &mut applies);
+                self.carry_out(effect, &mut together)?;
             }
-            if !appends.is_empty() {
-                self.log.write(&appends)?;
-                inputs.extend(appends.drain(..).map(Input::Persisted));
+            if let Seat::Here(log) = &mut self.log
+                && !together.appends.is_empty()
+            {
+                log.write(&together.appends)?;
+                inputs.extend(together.appends.drain(..).map(Input::Persisted));
             }
-            for apply in applies.drain(..) {
-                self.apply.apply(apply, &mut inputs)?;
+            if let Seat::Here(stage) = &mut self.apply {
+                for apply in together.applies.drain(..) {
+                    let answers = stage.apply(apply, &mut inputs)?;
+                    stage.answer(answers);
+                }
             }
             for input in inputs.drain(..) {
                 self.replica.handle(input, effects);
@@ -141,18 +196,22 @@ impl Heart {
         }
     }
 
-    /// Carries out one effect; writes and entries to apply are collected, to be done together.
-    fn carry_out(
-        &mut self,
-        effect: Effect,
-        appends: &mut Vec<Append>,
-        applies: &mut Vec<replica::Apply>,
-    ) {
+    /// Carries out one effect; writes and entries to apply are collected where the stages are here, to be done together.
+    fn carry_out(&mut self, effect: Effect, together: &mut Together) -> Result<(), HeartFailure> {
         match effect {
-            Effect::Persist(append) => appends.push(append),
-            Effect::Apply(apply) => applies.push(apply),
+            Effect::Persist(append) => match &self.log {
+                Seat::Away(log, _) => log.send_all([log_writer::Work::Write(append)]),
+                Seat::Here(_) | Seat::Gone => together.appends.push(append),
+            },
+            Effect::Apply(apply) => match &self.apply {
+                Seat::Away(stage, _) => stage.send_all([apply::Order::Apply(apply)]),
+                Seat::Here(_) | Seat::Gone => together.applies.push(apply),
+            },
             Effect::ConfState(Ok(state)) => {
                 tracing::info!(voters = ?state.voters, learners = ?state.learners, "switched configuration");
+                if state.voters.len() + state.learners.len() > 1 {
+                    self.split_with(together)?;
+                }
             }
             // The state machine validates changes before; raft knows of none that it then refuses.
             Effect::ConfState(Err(error)) => {
@@ -162,27 +221,100 @@ impl Heart {
             Effect::Dropped { request_id } => self.waiters.finish(request_id, Outcome::Dropped),
             Effect::Status(status) => {
                 let leader_before = self.board.leader();
+                let was_leader = self.board.is_leader();
                 self.board.update(&status);
                 if leader_before != status.leader {
                     self.reads.leader_changed();
-                    self.apply.leadership(self.board.is_leader());
+                }
+                if was_leader != self.board.is_leader() {
+                    self.order(apply::Order::Leadership(self.board.is_leader()));
                 }
             }
-            Effect::Send(messages) => {
-                // There are no other members yet: a cluster of one sends nothing.
-                tracing::debug!(
-                    count = messages.len(),
-                    "no transport for messages to other members"
-                );
+            Effect::Send(messages) => self.peers.send(messages),
+            Effect::SendSnapshot(message) => self.ask(apply::Work::SendSnapshot(message)),
+            Effect::Install(snapshot) => {
+                // Who sends snapshots is company, whether this member has heard of him or not.
+                self.split_with(together)?;
+                self.order(apply::Order::Install(snapshot));
             }
             Effect::Rejected(error) => {
-                tracing::warn!(error = %error, "refused a message of another member")
+                tracing::warn!(error = %error, "refused a message of another member");
             }
+        }
+        Ok(())
+    }
+
+    /// Gives log and state machine threads of their own.
+    pub(crate) fn split(&mut self) -> std::io::Result<()> {
+        self.split_with(&mut Together::default())
+    }
+
+    /// Gives them threads of their own, with what is collected for them.
+    fn split_with(&mut self, together: &mut Together) -> std::io::Result<()> {
+        match std::mem::replace(&mut self.log, Seat::Gone) {
+            Seat::Here(log) => {
+                let (sender, inbox) = mailbox(usize::MAX);
+                let heart = self.sender.clone();
+                let thread = self.failures.spawn("wal", move || log.run(&inbox, &heart))?;
+                sender.send_all(together.appends.drain(..).map(log_writer::Work::Write));
+                self.log = Seat::Away(sender, thread);
+            }
+            seat => self.log = seat,
+        }
+        match std::mem::replace(&mut self.apply, Seat::Gone) {
+            Seat::Here(stage) => {
+                let (sender, inbox) = mailbox(usize::MAX);
+                let heart = self.sender.clone();
+                let thread = self.failures.spawn("apply", move || stage.run(&inbox, &heart))?;
+                sender.send_all(together.applies.drain(..).map(apply::Order::Apply));
+                self.apply = Seat::Away(sender, thread);
+            }
+            seat => self.apply = seat,
+        }
+        Ok(())
+    }
+
+    fn ask(&mut self, work: apply::Work) {
+        self.order(apply::Order::Work(work));
+    }
+
+    /// Hands an order over, or carries it out. What is to be applied goes another way, see [`Heart::carry_out`].
+    fn order(&mut self, order: apply::Order) {
+        match (&mut self.apply, order) {
+            (Seat::Away(stage, _), order) => stage.send_all([order]),
+            (Seat::Here(stage), apply::Order::Work(work)) => stage.take(work),
+            (Seat::Here(stage), apply::Order::Leadership(is_leader)) => stage.leadership(is_leader),
+            (Seat::Here(_) | Seat::Gone, _) => {}
         }
     }
 
-    fn finish(mut self) -> Result<(), HeartFailure> {
-        self.apply.last_commit()?;
-        Ok(self.log.close()?)
+    fn vouch(&mut self, snapshot: walpb::Snapshot) -> Result<(), HeartFailure> {
+        match &mut self.log {
+            Seat::Here(log) => log.vouch(&snapshot)?,
+            Seat::Away(log, _) => log.send_all([log_writer::Work::Vouch(snapshot)]),
+            Seat::Gone => {}
+        }
+        Ok(())
     }
+
+    fn finish(self) -> Result<(), HeartFailure> {
+        match self.apply {
+            Seat::Here(mut stage) => stage.last_commit()?,
+            Seat::Away(stage, thread) => end(stage, thread),
+            Seat::Gone => {}
+        }
+        match self.log {
+            Seat::Here(log) => log.close()?,
+            // It works off what it has, and closes the log.
+            Seat::Away(log, thread) => end(log, thread),
+            Seat::Gone => {}
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a stage that gets no more work. One that failed has said so itself.
+fn end<W>(inbox: Sender<W>, thread: JoinHandle<()>) {
+    drop(inbox);
+    let _ = thread.join();
 }

@@ -1,13 +1,28 @@
 //! The log writer: owns the write-ahead log, and makes a batch durable with one write and one fdatasync.
+//!
+//! Called by the heart where a member is alone; in a cluster it runs in a thread of its own, so that nothing else waits for
+//! the disk: see [`super::heart`].
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use proto::{raftpb, walpb};
 use raft::Append;
+use replica::Input;
 use vfs::Dir;
 use wal::{Batch, Wal};
 
-use super::mailbox::Sender;
+use super::heart;
+use super::mailbox::{Receiver, Sender, Wait};
+
+/// What comes in where the log has a thread of its own.
+#[derive(Debug)]
+pub(crate) enum Work {
+    /// Make this durable, and tell the heart.
+    Write(Append),
+    /// A raft snapshot file is complete.
+    Vouch(walpb::Snapshot),
+}
 
 /// The log writer's belongings.
 pub(crate) struct LogWriter {
@@ -26,9 +41,46 @@ pub(crate) struct LogWriter {
 }
 
 impl LogWriter {
+    /// Runs until nobody can give it work any more, then closes the log.
+    pub(crate) fn run(
+        mut self,
+        inbox: &Receiver<Work>,
+        heart: &Sender<heart::Work>,
+    ) -> Result<(), wal::Error> {
+        let mut batch = VecDeque::new();
+        let mut appends = Vec::new();
+        loop {
+            if inbox.take(&mut batch, None) == Wait::Closed {
+                return self.close();
+            }
+            let mut vouched = None;
+            for work in batch.drain(..) {
+                match work {
+                    Work::Write(append) => appends.push(append),
+                    // A newer one covers what an older one does. It vouches for entries that are written already, so that
+                    // it may wait for the writes that gathered with it.
+                    Work::Vouch(snapshot) => vouched = Some(snapshot),
+                }
+            }
+            if !appends.is_empty() {
+                self.write(&appends)?;
+                let persisted = appends.drain(..).map(Input::Persisted).map(heart::Work::Replica);
+                heart.send_all(persisted);
+            }
+            if let Some(snapshot) = vouched {
+                self.vouch(&snapshot)?;
+            }
+        }
+    }
+
     /// Writes all, and returns when they are durable.
     pub(crate) fn write(&mut self, appends: &[Append]) -> Result<(), wal::Error> {
+        let mut received = None;
         for append in appends {
+            if let Some(snapshot) = &append.snapshot {
+                self.stage_snapshot(snapshot)?;
+                received = Some(snapshot.metadata.index.0);
+            }
             self.records.clear();
             self.records.extend(append.entries.iter().map(raft::codec::entry_to_proto));
             let hard_state = append.hard_state.as_ref().map(raft::codec::hard_state_to_proto);
@@ -36,10 +88,27 @@ impl LogWriter {
         }
         // The payloads are shared with the raft core; what is kept here would keep them alive.
         self.records.clear();
+        if let Some(index) = received {
+            // The record of a snapshot counts only with a commit index that covers it.
+            self.wal.sync()?;
+            self.forget_before(index)?;
+        }
         if self.wal.commit()?.cut {
             self.preallocate.send_all([()]);
         }
         Ok(())
+    }
+
+    /// Puts a snapshot that came from the leader in place of the log so far: the file first, then the record that vouches
+    /// for it. Its database lies ready already.
+    fn stage_snapshot(&mut self, snapshot: &raft::Snapshot) -> Result<(), wal::Error> {
+        // What was handed out before stays before it.
+        self.wal.commit()?;
+        let snapshot = raft::codec::snapshot_to_proto(snapshot);
+        wal::snap::save(&self.snap_dir, &snapshot)?;
+        let raftpb::SnapshotMetadata { conf_state, index, term } = snapshot.metadata;
+        tracing::info!(snapshot_index = index, snapshot_term = term, "saved received snapshot");
+        self.wal.save_snapshot(&walpb::Snapshot { index, term, conf_state: Some(conf_state) })
     }
 
     /// Records that a snapshot file is complete, and removes what nobody needs any more.
@@ -48,9 +117,13 @@ impl LogWriter {
     /// before the record is durable could remove the last one that has a record.
     pub(crate) fn vouch(&mut self, snapshot: &walpb::Snapshot) -> Result<(), wal::Error> {
         self.wal.save_snapshot(snapshot)?;
-        self.wal.release_to(snapshot.index);
+        self.forget_before(snapshot.index)
+    }
+
+    fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
+        self.wal.release_to(index);
         let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
-        wal::snap::remove_orphan_dbs(&self.snap_dir, snapshot.index)?;
+        wal::snap::remove_orphan_dbs(&self.snap_dir, index)?;
         let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max)?;
         for name in segments.into_iter().chain(snapshots) {
             tracing::info!(path = name, "purged");

@@ -107,7 +107,8 @@ impl<T> Sender<T> {
     }
 
     fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
-        let wake = mem::take(&mut state.is_receiver_waiting) && !state.queue.is_empty();
+        // In this order: nothing sent leaves the receiver waiting.
+        let wake = !state.queue.is_empty() && mem::take(&mut state.is_receiver_waiting);
         drop(state);
         if wake {
             self.shared.arrived.notify_one();
@@ -184,6 +185,22 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn sending_nothing_does_not_hide_the_receiver_from_the_next_sender() {
+        let (sender, receiver) = mailbox(10);
+        let taken = std::thread::spawn(move || {
+            let mut batch = VecDeque::new();
+            receiver.take(&mut batch, None);
+            batch
+        });
+        while !sender.shared.lock().is_receiver_waiting {
+            std::thread::yield_now();
+        }
+        sender.send_all([]);
+        sender.send(7).unwrap();
+        assert_eq!(taken.join().unwrap(), [7]);
+    }
 
     #[test]
     fn all_that_gathered_comes_at_once_and_in_order() {

@@ -1,16 +1,23 @@
-//! Cluster: the members. Changing them comes with clusters of several members.
+//! Cluster: the members, and changes of them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use machine::{ConfChangeContext, Member, ids};
 use proto::etcdserverpb::{
-    MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
+    self, MemberAddRequest, MemberAddResponse, MemberListRequest, MemberListResponse,
     MemberPromoteRequest, MemberPromoteResponse, MemberRemoveRequest, MemberRemoveResponse,
     MemberUpdateRequest, MemberUpdateResponse, ResponseHeader,
 };
+use raft::ConfChangeKind;
+use rpc::errors::Error;
 use rpc::etcdserverpb::cluster_server::Cluster;
 use tonic::{Request, Response, Status};
 
-use super::{limits, status, unserved};
+use super::{limits, status};
+use crate::config::Url;
+use crate::reconfiguration::{HEALTHY_AFTER_SECONDS, View, check_caught_up};
 use crate::request::Core;
 
 /// The service.
@@ -28,29 +35,67 @@ impl Service {
     fn header(&self) -> ResponseHeader {
         self.core.bare_header()
     }
+
+    /// Proposes a change and returns the members after it.
+    async fn change(
+        &self,
+        kind: ConfChangeKind,
+        member_id: u64,
+        context: Vec<u8>,
+    ) -> Result<Vec<etcdserverpb::Member>, Status> {
+        self.core
+            .propose_conf_change(kind, member_id, context)
+            .await
+            .map_err(|refusal| status::of(&refusal))
+    }
 }
 
 #[tonic::async_trait]
 impl Cluster for Service {
     async fn member_add(
         &self,
-        _: Request<MemberAddRequest>,
+        request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        Err(unserved::later("adding members"))
+        limits::admit(&self.core)?;
+        let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
+        let peer_urls = parse_urls(&peer_urls)?;
+        with_view(&self.core, |view| view.check_add(is_learner))?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        let id = ids::added_member_id(&peer_urls, now);
+        let member = Member { id, peer_urls, is_learner, ..Member::default() };
+        let kind =
+            if is_learner { ConfChangeKind::AddLearnerNode } else { ConfChangeKind::AddNode };
+        let context = ConfChangeContext { member, is_promote: false };
+        let members = self.change(kind, id, context.encode()).await?;
+        let member = members.iter().find(|member| member.id == id).cloned();
+        Ok(Response::new(MemberAddResponse { header: Some(self.header()), member, members }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<MemberRemoveRequest>,
+        request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        Err(unserved::later("removing members"))
+        limits::admit(&self.core)?;
+        let id = request.get_ref().id;
+        with_view(&self.core, |view| view.check_remove(id))?;
+        let members = self.change(ConfChangeKind::RemoveNode, id, Vec::new()).await?;
+        Ok(Response::new(MemberRemoveResponse { header: Some(self.header()), members }))
     }
 
     async fn member_update(
         &self,
-        _: Request<MemberUpdateRequest>,
+        request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        Err(unserved::later("updating members"))
+        limits::admit(&self.core)?;
+        let MemberUpdateRequest { id, peer_urls } = request.into_inner();
+        // etcd commits any text as a URL, and all members stop at a malformed one.
+        let peer_urls = parse_urls(&peer_urls)?;
+        // etcd sends what the client sent, which never says learner; a 3.5 member would promote the learner.
+        let is_learner = is_learner(&self.core, id);
+        let member = Member { id, peer_urls, is_learner, ..Member::default() };
+        let context = ConfChangeContext { member, is_promote: false };
+        let members = self.change(ConfChangeKind::UpdateNode, id, context.encode()).await?;
+        Ok(Response::new(MemberUpdateResponse { header: Some(self.header()), members }))
     }
 
     async fn member_list(
@@ -67,8 +112,73 @@ impl Cluster for Service {
 
     async fn member_promote(
         &self,
-        _: Request<MemberPromoteRequest>,
+        request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        Err(unserved::later("promoting learners"))
+        limits::admit(&self.core)?;
+        let id = request.get_ref().id;
+        let members = if self.core.board.is_leader() {
+            promote(&self.core, id).await?
+        } else {
+            crate::forward::promote(&self.core, id).await?
+        };
+        Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members }))
     }
+}
+
+/// Makes a learner a voter; the leader alone knows how far it has come.
+pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<etcdserverpb::Member>, Status> {
+    let followers = core.followers().await.map_err(|refusal| status::of(&refusal))?;
+    check_caught_up(&followers, id, core.member_id)?;
+    with_view(core, |view| view.check_promote())?;
+    let member = Member { id, ..Member::default() };
+    let context = ConfChangeContext { member, is_promote: true };
+    core.propose_conf_change(ConfChangeKind::AddNode, id, context.encode())
+        .await
+        .map_err(|refusal| status::of(&refusal))
+}
+
+fn is_learner(core: &Core, id: u64) -> bool {
+    core.facts.get().membership.member(id).is_some_and(|member| member.is_learner)
+}
+
+/// Looks at the cluster as this member sees it now.
+fn with_view(
+    core: &Core,
+    check: impl FnOnce(&View<'_>) -> Result<(), Error>,
+) -> Result<(), Status> {
+    if !core.config.strict_reconfig_check {
+        return Ok(());
+    }
+    let known = core.facts.get();
+    let since = |id: u64| core.peers.transport().and_then(|peers| peers.active_since(id));
+    let mut connected = BTreeSet::new();
+    let mut healthy = BTreeSet::new();
+    for member in known.membership.members() {
+        let Some(since) = since(member.id) else { continue };
+        connected.insert(member.id);
+        if since.elapsed() >= Duration::from_secs(HEALTHY_AFTER_SECONDS) {
+            healthy.insert(member.id);
+        }
+    }
+    let view = View {
+        membership: &known.membership,
+        own: core.member_id,
+        connected: &connected,
+        healthy: &healthy,
+    };
+    Ok(check(&view)?)
+}
+
+/// The URLs, sorted as etcd sorts them.
+fn parse_urls(texts: &[String]) -> Result<Vec<String>, Status> {
+    let mut urls = Vec::new();
+    for text in texts {
+        let url = Url::parse(text.trim()).map_err(|_| Status::from(Error::MemberBadURLs))?;
+        urls.push(url.to_string());
+    }
+    if urls.is_empty() {
+        return Err(Error::MemberBadURLs.into());
+    }
+    urls.sort_unstable();
+    Ok(urls)
 }

@@ -21,6 +21,7 @@ use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::{limits, status, wording};
+use crate::forward::{self, OfLease};
 use crate::request::{Core, Refusal};
 
 /// The service.
@@ -41,43 +42,87 @@ impl Service {
         Ok(LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl })
     }
 
-    /// Renews, and returns the time to live; 0 when there is no such lease (any more).
+    /// Renews, here or at the leader, and returns the time to live; 0 when there is no such lease (any more).
     async fn renew(&self, id: LeaseId) -> Result<i64, Status> {
         loop {
-            let renewed = lessor(&self.core).renew(id, self.core.now());
-            match renewed {
-                Ok(Renewal::Renewed { ttl }) => return Ok(ttl),
-                Ok(Renewal::ClearCheckpoint) => self.clear_checkpoint(id).await?,
-                Err(RenewError::NotFound { .. }) => return Ok(0),
-                // It has run out and its revocation is on the way: that decides.
-                Err(RenewError::Expired { .. }) => self.wait_until_gone(id).await?,
-                Err(RenewError::NotPrimary) => {
-                    return Err(Status::new(Code::Unknown, "not a primary lessor"));
-                }
+            if self.core.board.is_leader() {
+                return Ok(renew_here(&self.core, id).await?.unwrap_or(0));
+            }
+            match forward::keep_alive(&self.core, id.0).await? {
+                OfLease::Known(ttl) => return Ok(ttl),
+                OfLease::NotFound => return Ok(0),
+                OfLease::LedHere => {}
             }
         }
     }
+}
 
-    /// A renewed lease has its whole time again, also for the next leader.
-    async fn clear_checkpoint(&self, id: LeaseId) -> Result<(), Status> {
-        let checkpoints = vec![LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
-        self.core
-            .propose(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }))
-            .await
-            .map(drop)
-            .map_err(|refusal| status::of(&refusal))
-    }
-
-    async fn wait_until_gone(&self, id: LeaseId) -> Result<(), Status> {
-        let deadline = tokio::time::Instant::now() + self.core.config.request_timeout();
-        while lessor(&self.core).contains(id) {
-            if tokio::time::Instant::now() >= deadline {
-                return Err(Error::Timeout.into());
+/// Renews a lease on the leader; `None` when there is no such lease (any more).
+pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, Status> {
+    loop {
+        let renewed = lessor(core).renew(id, core.now());
+        match renewed {
+            Ok(Renewal::Renewed { ttl }) => return Ok(Some(ttl)),
+            Ok(Renewal::ClearCheckpoint) => clear_checkpoint(core, id).await?,
+            Err(RenewError::NotFound { .. }) => return Ok(None),
+            // It has run out and its revocation is on the way: that decides.
+            Err(RenewError::Expired { .. }) => wait_until_gone(core, id).await?,
+            Err(RenewError::NotPrimary) => {
+                return Err(Status::new(Code::Unknown, "not a primary lessor"));
             }
-            tokio::time::sleep(self.core.config.heartbeat).await;
         }
-        Ok(())
     }
+}
+
+/// A renewed lease has its whole time again, also for the next leader.
+async fn clear_checkpoint(core: &Core, id: LeaseId) -> Result<(), Status> {
+    let checkpoints = vec![LeaseCheckpoint { id: id.0, remaining_ttl: 0 }];
+    core.propose(Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints }))
+        .await
+        .map(drop)
+        .map_err(|refusal| status::of(&refusal))
+}
+
+async fn wait_until_gone(core: &Core, id: LeaseId) -> Result<(), Status> {
+    let deadline = tokio::time::Instant::now() + core.config.request_timeout();
+    while lessor(core).contains(id) {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::Timeout.into());
+        }
+        tokio::time::sleep(core.config.heartbeat).await;
+    }
+    Ok(())
+}
+
+/// What the leader knows of a lease's time.
+#[derive(Debug)]
+pub(crate) enum TimeToLive {
+    /// This; without a header.
+    Known(LeaseTimeToLiveResponse),
+    /// There is no such lease.
+    NotFound,
+    /// This member does not count the time of leases.
+    NotPrimary,
+}
+
+/// Looks a lease up on the leader.
+pub(crate) fn time_to_live_here(core: &Core, request: &LeaseTimeToLiveRequest) -> TimeToLive {
+    let id = LeaseId(request.id);
+    let lessor = lessor(core);
+    let Ok(times) = lessor.time_to_live(id, core.now()) else { return TimeToLive::NotFound };
+    let Some(ttl) = times.remaining else { return TimeToLive::NotPrimary };
+    let keys = if request.keys {
+        lessor.keys(id).map(|key| bytes::Bytes::copy_from_slice(key)).collect()
+    } else {
+        Vec::new()
+    };
+    TimeToLive::Known(LeaseTimeToLiveResponse {
+        header: None,
+        id: id.0,
+        ttl,
+        granted_ttl: times.granted,
+        keys,
+    })
 }
 
 /// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.
@@ -150,30 +195,33 @@ impl Lease for Service {
         let request = request.into_inner();
         limits::admit(&self.core)?;
         let header = Some(self.core.header(0));
-        let id = LeaseId(request.id);
-        let lessor = lessor(&self.core);
-        let Ok(times) = lessor.time_to_live(id, self.core.now()) else {
-            let response = LeaseTimeToLiveResponse {
-                header,
-                id: id.0,
-                ttl: -1,
-                ..LeaseTimeToLiveResponse::default()
+        let unknown = || LeaseTimeToLiveResponse {
+            id: request.id,
+            ttl: -1,
+            ..LeaseTimeToLiveResponse::default()
+        };
+        let deadline = tokio::time::Instant::now() + self.core.config.request_timeout();
+        let response = loop {
+            let answer = if self.core.board.is_leader() {
+                time_to_live_here(&self.core, &request)
+            } else {
+                match forward::time_to_live(&self.core, request).await? {
+                    OfLease::Known(response) => TimeToLive::Known(response),
+                    OfLease::NotFound => TimeToLive::NotFound,
+                    OfLease::LedHere => TimeToLive::NotPrimary,
+                }
             };
-            return Ok(Response::new(response));
+            match answer {
+                TimeToLive::Known(response) => break response,
+                TimeToLive::NotFound => break unknown(),
+                // It leads, and counts the time of leases when it has applied an entry of its own term.
+                TimeToLive::NotPrimary if tokio::time::Instant::now() >= deadline => {
+                    return Err(Error::LeaderChanged.into());
+                }
+                TimeToLive::NotPrimary => tokio::time::sleep(self.core.config.heartbeat).await,
+            }
         };
-        let keys = if request.keys {
-            lessor.keys(id).map(|key| bytes::Bytes::copy_from_slice(key)).collect()
-        } else {
-            Vec::new()
-        };
-        let ttl = times.remaining.unwrap_or(times.granted);
-        Ok(Response::new(LeaseTimeToLiveResponse {
-            header,
-            id: id.0,
-            ttl,
-            granted_ttl: times.granted,
-            keys,
-        }))
+        Ok(Response::new(LeaseTimeToLiveResponse { header, ..response }))
     }
 
     async fn lease_leases(

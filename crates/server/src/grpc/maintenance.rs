@@ -161,12 +161,19 @@ impl Maintenance for Service {
         if !self.core.board.is_leader() {
             return Err(Error::NotLeader.into());
         }
-        // The only member there can be so far leads already.
-        if request.get_ref().target_id == self.core.member_id {
-            Ok(Response::new(MoveLeaderResponse { header: None }))
-        } else {
-            Err(Error::BadLeaderTransferee.into())
+        let target = request.get_ref().target_id;
+        let is_voter = {
+            let known = self.core.facts.get();
+            known.membership.member(target).is_some_and(|member| !member.is_learner)
+        };
+        if !is_voter {
+            return Err(Error::BadLeaderTransferee.into());
         }
+        if target != self.core.member_id {
+            let to = raft::NodeId(target);
+            self.core.move_leader(to).await.map_err(|refusal| status::of(&refusal))?;
+        }
+        Ok(Response::new(MoveLeaderResponse { header: None }))
     }
 
     async fn downgrade(

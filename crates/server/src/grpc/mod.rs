@@ -15,7 +15,8 @@ mod unserved;
 mod watch;
 mod wording;
 
-pub(crate) use lease::expire as expire_leases;
+pub(crate) use cluster::promote;
+pub(crate) use lease::{TimeToLive, expire as expire_leases, renew_here, time_to_live_here};
 pub(crate) use wording::unknown_service;
 
 use std::sync::Arc;

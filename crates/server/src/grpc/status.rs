@@ -20,6 +20,7 @@ pub(crate) fn of(refusal: &Refusal) -> Status {
         Refusal::Dropped => Status::new(Code::Unknown, "raft proposal dropped"),
         Refusal::Timeout | Refusal::Read(ReadError::Timeout) => Error::Timeout.into(),
         Refusal::Read(ReadError::LeaderChanged) => Error::LeaderChanged.into(),
+        Refusal::TransferTimeout => Error::TimeoutLeaderTransfer.into(),
         Refusal::Stopped | Refusal::Read(ReadError::Stopped) => Error::Stopped.into(),
     }
 }

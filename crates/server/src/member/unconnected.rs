@@ -33,6 +33,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         heartbeat: Duration::from_millis(100),
         election: Duration::from_millis(1000),
         initial_election_tick_advance: true,
+        strict_reconfig_check: true,
         pre_vote: true,
         auto_compaction: AutoCompaction::Off,
         max_request_bytes: 1_572_864,
@@ -53,9 +54,10 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 /// A running member, and what it would serve to clients.
 pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let signals = Stops::listen().unwrap();
-    let parts = bootstrap::open(&config, 1).unwrap();
-    let (member, watching) = Member::start_stages(config, parts, 1, signals).unwrap();
+    let parts = bootstrap::open(&config, None, 1).unwrap();
+    let (member, watching) = Member::start_stages(config, parts, None, 1, signals).unwrap();
     publish::publish(&member.core).await;
+    crate::cluster_version::settled(&member.core).await;
     let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
     (member, routes)
 }

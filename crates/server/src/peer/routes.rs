@@ -1,0 +1,313 @@
+//! What other members ask of this one below `/raft`, with etcd's checks in etcd's order and etcd's answers.
+//!
+//! Upstream: server/etcdserver/api/rafthttp/http.go (3.5.30). Differs: a version that cannot be read is refused, where etcd drops
+//! the connection; a message that is not taken is answered with a whole 500, where etcd's breaks off.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::any;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt as _;
+use tokio::time::timeout;
+
+use super::codec::{MESSAGE_BYTES_MAX, StreamKind, decode_posted};
+use super::headers::{PEER_URLS, RAFT_TO, SERVER_FROM, parse_id, text};
+use super::snapshot_receive::{self, READ_LIMIT, ReceiveError};
+use super::{Delivery, Transport};
+
+/// `/raft` and everything below it.
+pub(super) fn routes(transport: &Arc<Transport>) -> Router {
+    let at = |path: &str, router: Router, handler: Handler| {
+        let transport = Arc::clone(transport);
+        let answer = move |request: Request| {
+            let transport = Arc::clone(&transport);
+            async move { handler.answer(&transport, request).await }
+        };
+        router.route(path, any(answer))
+    };
+    let router = at("/raft", Router::new(), Handler::Post);
+    let router = at("/raft/snapshot", router, Handler::Snapshot);
+    let router = at("/raft/probing", router, Handler::Probing);
+    let router = at("/raft/stream/", router, Handler::Stream);
+    at("/raft/stream/{*rest}", router, Handler::Stream)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Handler {
+    Post,
+    Snapshot,
+    Probing,
+    Stream,
+}
+
+impl Handler {
+    async fn answer(self, transport: &Transport, request: Request) -> Response {
+        match self {
+            Self::Post => post(transport, request).await,
+            Self::Snapshot => snapshot(transport, request).await,
+            Self::Probing => probing(),
+            Self::Stream => stream(transport, &request),
+        }
+    }
+}
+
+/// A text as Go's `http.Error` sends it.
+fn refuse(status: StatusCode, text: &str) -> Response {
+    let mut response = (status, format!("{text}\n")).into_response();
+    let headers = response.headers_mut();
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    headers.insert(header::CONTENT_TYPE, plain);
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
+    response.headers_mut().extend(headers);
+    response
+}
+
+fn check_method(request: &Request, allowed: Method) -> Result<(), Response> {
+    if request.method() == allowed {
+        return Ok(());
+    }
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+    if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
+        response.headers_mut().insert(header::ALLOW, allowed);
+    }
+    Err(response)
+}
+
+impl Transport {
+    fn check_caller(&self, headers: &HeaderMap) -> Result<(), Response> {
+        let identity = &self.shared.identity;
+        let from = text(headers, &SERVER_FROM).unwrap_or_default();
+        let refused = |text| refuse(StatusCode::PRECONDITION_FAILED, text);
+        if !identity.is_compatible(headers) {
+            if let Some(count) = self.shared.refused.is_due() {
+                tracing::warn!(from, count, "request of a member with an incompatible version");
+            }
+            return Err(refused("incompatible version"));
+        }
+        if !identity.is_same_cluster(headers) {
+            if let Some(count) = self.shared.refused.is_due() {
+                let theirs = text(headers, &super::headers::CLUSTER_ID).unwrap_or_default();
+                tracing::warn!(
+                    from,
+                    count,
+                    local_member_cluster_id = format!("{:x}", identity.cluster_id),
+                    remote_peer_cluster_id = theirs,
+                    "request cluster ID mismatch"
+                );
+            }
+            return Err(refused("cluster ID mismatch"));
+        }
+        Ok(())
+    }
+
+    /// Whoever shows that it is of this cluster gets answers, also before the membership names it here.
+    fn note_caller(&self, headers: &HeaderMap) {
+        let from = text(headers, &SERVER_FROM).and_then(parse_id);
+        if let (Some(from), Some(urls)) = (from, text(headers, &PEER_URLS)) {
+            self.note_remote(from, urls);
+        }
+    }
+
+    fn note_remote(&self, id: u64, urls: &str) {
+        if !urls.is_empty() && !self.shared.host.is_removed(id) {
+            let urls: Vec<String> = urls.split(',').map(str::to_owned).collect();
+            self.add_remote(id, &urls);
+        }
+    }
+}
+
+async fn post(transport: &Transport, request: Request) -> Response {
+    if let Err(response) = check_method(&request, Method::POST) {
+        return response;
+    }
+    let answer = match transport.check_caller(request.headers()) {
+        Err(response) => response,
+        Ok(()) => {
+            transport.note_caller(request.headers());
+            post_checked(transport, request.into_body()).await
+        }
+    };
+    with_headers(answer, transport.shared.identity.answer_headers())
+}
+
+async fn post_checked(transport: &Transport, body: Body) -> Response {
+    let bytes = match read_body(body).await {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            tracing::warn!(error, "failed to read Raft message");
+            return refuse(StatusCode::BAD_REQUEST, "error reading raft message");
+        }
+    };
+    let message = match decode_posted(bytes) {
+        Ok(message) => message,
+        Err(error) => {
+            tracing::warn!(error = %error, "failed to unmarshal Raft message");
+            return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
+        }
+    };
+    match transport.shared.take(message) {
+        Ok(Delivery::Taken) => StatusCode::NO_CONTENT.into_response(),
+        // Never 403: the caller would take it that it is no member any more.
+        Ok(Delivery::Full | Delivery::Stopped) | Err(_) => {
+            refuse(StatusCode::INTERNAL_SERVER_ERROR, "error processing raft message")
+        }
+    }
+}
+
+async fn read_body(mut body: Body) -> Result<Bytes, String> {
+    let mut first = Bytes::new();
+    let mut gathered = BytesMut::new();
+    loop {
+        let frame = match timeout(READ_LIMIT, body.frame()).await {
+            Err(_) => return Err("i/o timeout".to_owned()),
+            Ok(None) => break,
+            Ok(Some(Err(error))) => return Err(error.to_string()),
+            Ok(Some(Ok(frame))) => frame,
+        };
+        let bytes = frame.into_data().unwrap_or_default();
+        if (first.len() + gathered.len() + bytes.len()) as u64 > MESSAGE_BYTES_MAX {
+            return Err("it is too large".to_owned());
+        }
+        // Most come in one piece, which is not copied.
+        if first.is_empty() && gathered.is_empty() {
+            first = bytes;
+        } else {
+            gathered.extend_from_slice(&std::mem::take(&mut first));
+            gathered.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if gathered.is_empty() { first } else { gathered.freeze() })
+}
+
+async fn snapshot(transport: &Transport, request: Request) -> Response {
+    if let Err(response) = check_method(&request, Method::POST) {
+        return response;
+    }
+    let answer = match transport.check_caller(request.headers()) {
+        Err(response) => response,
+        Ok(()) => {
+            transport.note_caller(request.headers());
+            let received = snapshot_receive::receive(&transport.shared, request.into_body()).await;
+            match received {
+                Ok(()) => StatusCode::NO_CONTENT.into_response(),
+                Err(error) => {
+                    tracing::warn!(error = %error, "failed to receive a database snapshot");
+                    let status = match error {
+                        ReceiveError::Decode(_) | ReceiveError::WrongType => {
+                            StatusCode::BAD_REQUEST
+                        }
+                        ReceiveError::Save(_) | ReceiveError::Process(_) => {
+                            StatusCode::INTERNAL_SERVER_ERROR
+                        }
+                    };
+                    refuse(status, &error.to_string())
+                }
+            }
+        }
+    };
+    with_headers(answer, transport.shared.identity.answer_headers())
+}
+
+fn stream(transport: &Transport, request: &Request) -> Response {
+    if let Err(response) = check_method(request, Method::GET) {
+        return response;
+    }
+    let answer = stream_checked(transport, request).unwrap_or_else(|refused| refused);
+    with_headers(answer, transport.shared.identity.stream_answer_headers())
+}
+
+fn stream_checked(transport: &Transport, request: &Request) -> Result<Response, Response> {
+    let headers = request.headers();
+    transport.check_caller(headers)?;
+    let rest = request.uri().path().strip_prefix("/raft/stream/").unwrap_or_default();
+    let (kind, id) = rest.rsplit_once('/').unwrap_or(("", rest));
+    let not_found = |text| refuse(StatusCode::NOT_FOUND, text);
+    let kind = StreamKind::from_segment(kind).ok_or_else(|| not_found("invalid path"))?;
+    let from = parse_id(id).ok_or_else(|| not_found("invalid from"))?;
+    if transport.shared.host.is_removed(from) {
+        tracing::warn!(
+            remote_peer_id_from = format!("{from:x}"),
+            "rejected stream from remote peer because it was removed"
+        );
+        return Err(refuse(StatusCode::GONE, "removed member"));
+    }
+    let Some(peer) = transport.peer(from) else {
+        // It may be a member that this one has not heard of yet.
+        if let Some(urls) = text(headers, &PEER_URLS) {
+            transport.note_remote(from, urls);
+        }
+        tracing::warn!(
+            remote_peer_id_from = format!("{from:x}"),
+            remote_peer_id_stream_handler = format!("{:x}", transport.shared.identity.member_id),
+            "failed to find remote peer in cluster"
+        );
+        return Err(not_found("error sender not found"));
+    };
+    let to = format!("{:x}", transport.shared.identity.member_id);
+    if text(headers, &RAFT_TO) != Some(to.as_str()) {
+        return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
+    }
+    let body = peer.attach(kind).ok_or_else(|| not_found("error sender not found"))?;
+    Ok(Response::new(Body::new(body)))
+}
+
+fn probing() -> Response {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let body =
+        format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", rfc3339(now.as_secs(), now.subsec_nanos()));
+    let mut response = body.into_response();
+    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, plain);
+    response
+}
+
+/// A point in time as Go's `time.Time` is written in JSON: UTC, without zeros at the end of the fraction.
+fn rfc3339(unix_seconds: u64, nanos: u32) -> String {
+    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let fraction = format!("{nanos:09}");
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{point}{fraction}Z")
+}
+
+/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the leap day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    /// From 0000-03-01 to 1970-01-01.
+    const BEFORE_1970: u64 = 719_468;
+    /// Of 400 years.
+    const ERA: u64 = 146_097;
+    let day_of_all = days + BEFORE_1970;
+    let (era, day) = (day_of_all / ERA, day_of_all % ERA);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
+    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    (era * 400 + year + next_year, month, day_of_month)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_as_go_writes_them() {
+        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_400, 0), "2000-02-29T00:00:00Z");
+        assert_eq!(rfc3339(1_795_361_526, 315_252_410), "2026-11-22T15:32:06.31525241Z");
+        assert_eq!(rfc3339(4_107_542_399, 1), "2100-02-28T23:59:59.000000001Z");
+        assert_eq!(rfc3339(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+    }
+}
