@@ -1,7 +1,10 @@
 //! A server spoken to directly over gRPC: one request enum, one reply enum, nothing retried or hidden.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use proto::etcdserverpb as pb;
+use rpc::etcdserverpb::cluster_client::ClusterClient;
 use rpc::etcdserverpb::kv_client::KvClient;
 use rpc::etcdserverpb::lease_client::LeaseClient;
 use rpc::etcdserverpb::maintenance_client::MaintenanceClient;
@@ -11,6 +14,9 @@ use tonic::transport::{Channel, Endpoint};
 
 /// Room for the largest answers a test provokes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// How long a connection may take: all servers are on this machine.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// One request of any kind.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,20 +114,30 @@ pub struct Api {
     lease: LeaseClient<Channel>,
     maintenance: MaintenanceClient<Channel>,
     watch: WatchClient<Channel>,
+    cluster: ClusterClient<Channel>,
 }
 
 impl Api {
     /// Connects to `http://host:port`.
     pub async fn connect(url: &str) -> Result<Self> {
-        let endpoint =
-            Endpoint::from_shared(url.to_owned()).context("parse the URL")?.tcp_nodelay(true);
-        let channel = endpoint.connect().await.with_context(|| format!("connect to {url}"))?;
-        Ok(Self {
+        let channel =
+            endpoint(url)?.connect().await.with_context(|| format!("connect to {url}"))?;
+        Ok(Self::on(channel))
+    }
+
+    /// Makes clients that connect at their first request, and again at the first request after a loss.
+    pub fn connect_lazily(url: &str) -> Result<Self> {
+        Ok(Self::on(endpoint(url)?.connect_lazy()))
+    }
+
+    fn on(channel: Channel) -> Self {
+        Self {
             kv: KvClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES),
             lease: LeaseClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
+            cluster: ClusterClient::new(channel.clone()),
             watch: WatchClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
-        })
+        }
     }
 
     /// Sends one request and waits for its answer.
@@ -172,6 +188,43 @@ impl Api {
         Ok(self.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await?.into_inner())
     }
 
+    /// What a member says about itself.
+    pub async fn status(&self) -> Result<pb::StatusResponse, Refusal> {
+        Ok(self.maintenance.clone().status(pb::StatusRequest {}).await?.into_inner())
+    }
+
+    /// Hands leadership to another member; only the leader does that.
+    pub async fn move_leader(&self, target: u64) -> Result<(), Refusal> {
+        let request = pb::MoveLeaderRequest { target_id: target };
+        self.maintenance.clone().move_leader(request).await?;
+        Ok(())
+    }
+
+    /// The members, as the leader knows them or as this member does.
+    pub async fn member_list(&self, is_linearizable: bool) -> Result<Vec<pb::Member>, Refusal> {
+        let request = pb::MemberListRequest { linearizable: is_linearizable };
+        Ok(self.cluster.clone().member_list(request).await?.into_inner().members)
+    }
+
+    /// Adds a member that is not running yet, and returns its id.
+    pub async fn member_add(&self, peer_url: &str, is_learner: bool) -> Result<u64, Refusal> {
+        let request = pb::MemberAddRequest { peer_urls: vec![peer_url.to_owned()], is_learner };
+        let answer = self.cluster.clone().member_add(request).await?.into_inner();
+        Ok(answer.member.map_or(0, |member| member.id))
+    }
+
+    /// Removes a member.
+    pub async fn member_remove(&self, id: u64) -> Result<(), Refusal> {
+        self.cluster.clone().member_remove(pb::MemberRemoveRequest { id }).await?;
+        Ok(())
+    }
+
+    /// Makes a learner a voter.
+    pub async fn member_promote(&self, id: u64) -> Result<(), Refusal> {
+        self.cluster.clone().member_promote(pb::MemberPromoteRequest { id }).await?;
+        Ok(())
+    }
+
     /// Opens a watch on every key from a revision; the first message (created) is taken off.
     pub async fn watch_all(&self, start_revision: i64) -> Result<WatchStream, Refusal> {
         let all = bytes::Bytes::from_static(b"\0");
@@ -182,6 +235,11 @@ impl Api {
             prev_kv: true,
             ..Default::default()
         };
+        self.watch(create).await
+    }
+
+    /// Opens a watch; the first message (created) is taken off.
+    pub async fn watch(&self, create: pb::WatchCreateRequest) -> Result<WatchStream, Refusal> {
         let request = pb::WatchRequest {
             request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
         };
@@ -197,7 +255,7 @@ impl Api {
                 message: format!("not created: {created:?}"),
             });
         }
-        Ok(WatchStream { answers, _requests: sender })
+        Ok(WatchStream { answers, requests: sender })
     }
 }
 
@@ -205,7 +263,7 @@ impl Api {
 #[derive(Debug)]
 pub struct WatchStream {
     answers: tonic::Streaming<pb::WatchResponse>,
-    _requests: tokio::sync::mpsc::Sender<pb::WatchRequest>,
+    requests: tokio::sync::mpsc::Sender<pb::WatchRequest>,
 }
 
 impl WatchStream {
@@ -213,4 +271,20 @@ impl WatchStream {
     pub async fn next(&mut self) -> Result<Option<pb::WatchResponse>, Refusal> {
         Ok(self.answers.message().await?)
     }
+    /// Asks for a message that says how far the watch has come. Does nothing when the last such request still waits.
+    pub fn request_progress(&self) {
+        let request = pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::ProgressRequest(
+                pb::WatchProgressRequest {},
+            )),
+        };
+        let _ = self.requests.try_send(request);
+    }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint> {
+    Ok(Endpoint::from_shared(url.to_owned())
+        .context("parse the URL")?
+        .tcp_nodelay(true)
+        .connect_timeout(CONNECT_TIMEOUT))
 }

@@ -14,10 +14,12 @@
 
 pub mod api;
 pub mod cli;
+pub mod cluster;
 pub mod crash;
 pub mod differential;
 pub mod fixtures;
 pub mod member;
+mod process;
 pub mod programs;
 pub mod random;
 pub mod state;

@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, reason = "a command line program reports on standard output")]
 
+mod cluster_command;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ enum Command {
     },
     /// Kills the subject under load, again and again, and checks that nothing acknowledged is lost.
     Crash(CrashArguments),
+    /// Runs clusters of real processes: mixed programs, faults, checked load.
+    Cluster(cluster_command::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -233,6 +237,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             );
         }
         Command::Crash(arguments) => arguments.run(&subject()?)?,
+        Command::Cluster(arguments) => cluster_command::run(arguments, &runtime()?)?,
         Command::Cli { filter, clients, show } => {
             let (real, subject) = (reference()?, subject()?);
             let scripts = cli::scripts(filter)?;

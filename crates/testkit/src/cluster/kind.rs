@@ -1,0 +1,38 @@
+//! Which program a member runs.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::programs;
+
+/// A server program with the name that reports give it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kind {
+    /// `real`, `ours`, or the path that was given.
+    pub label: String,
+    /// The server.
+    pub etcd: PathBuf,
+}
+
+impl Kind {
+    /// Takes `real`, `ours`, or the path of a server program.
+    pub fn parse(text: &str) -> Result<Self> {
+        let etcd = match text {
+            "real" => {
+                programs::real()
+                    .context("real etcd absent: run `testkit fetch-etcd`, or set RETCD_REAL_ETCD")?
+                    .etcd
+            }
+            "ours" => programs::ours()?.etcd,
+            path => PathBuf::from(path),
+        };
+        ensure!(etcd.is_file(), "no program {}", etcd.display());
+        Ok(Self { label: text.to_owned(), etcd })
+    }
+
+    /// Takes a list with commas, one kind for each member.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>> {
+        text.split(',').map(|part| Self::parse(part.trim())).collect()
+    }
+}

@@ -1,0 +1,171 @@
+//! `testkit cluster …`: the runs with clusters of real processes.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::Subcommand;
+use testkit::cluster::{Kind, faults, learner, pairs, roll, snapshot};
+use testkit::random;
+
+/// What all runs have in common.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    run: Run,
+    /// The seed; a fresh one when absent.
+    #[arg(long, global = true)]
+    seed: Option<u64>,
+    /// Where the data directories go; they are kept when something is wrong.
+    #[arg(long, global = true)]
+    folder: Option<PathBuf>,
+    /// Flags for all members, as `--flag=--snapshot-count=50`.
+    #[arg(long = "flag", global = true, allow_hyphen_values = true)]
+    flags: Vec<String>,
+}
+
+/// Both programs in both places.
+const PAIRINGS: &str = "real:ours,ours:real,ours:ours";
+
+/// Takes a list of pairings.
+fn pairings(text: &str) -> Result<Vec<(Kind, Kind)>> {
+    text.split(',')
+        .map(|pair| {
+            let (one, other) =
+                pair.split_once(':').with_context(|| format!("no pair: {pair:?}"))?;
+            Ok((Kind::parse(one)?, Kind::parse(other)?))
+        })
+        .collect()
+}
+
+#[derive(Debug, Subcommand)]
+enum Run {
+    /// Replaces the programs of all members one by one, under load, and back.
+    Roll {
+        /// The programs at first: `real`, `ours`, or paths.
+        #[arg(long, default_value = "real,real,real")]
+        kinds: String,
+        /// The programs in the middle.
+        #[arg(long, default_value = "ours,ours,ours")]
+        to: String,
+        /// Operations between two steps.
+        #[arg(long, default_value_t = 500)]
+        operations: usize,
+    },
+    /// Mixed operations with each pairing of a leader's and its followers' programs.
+    Pairs {
+        /// Pairings with commas, each `leader:followers`.
+        #[arg(long, default_value = PAIRINGS)]
+        kinds: String,
+        /// Operations for each pairing.
+        #[arg(long, default_value_t = 50_000)]
+        operations: u64,
+    },
+    /// A member falls behind and catches up by a snapshot.
+    Snapshot {
+        /// Pairings with commas, each `sender:receiver`.
+        #[arg(long, default_value = PAIRINGS)]
+        kinds: String,
+    },
+    /// Members join as learners, are promoted, and take the places of others.
+    Learner {
+        /// Pairings with commas, each `cluster:learner`.
+        #[arg(long, default_value = PAIRINGS)]
+        kinds: String,
+    },
+    /// Random faults under load, each cycle checked.
+    Faults {
+        /// The programs: `real`, `ours`, or paths.
+        #[arg(long, default_value = "ours,ours,ours")]
+        kinds: String,
+        /// Faults in all.
+        #[arg(long, default_value_t = 20)]
+        cycles: u64,
+        /// The faults to choose from, with commas; all when absent.
+        #[arg(long)]
+        faults: Option<String>,
+    },
+}
+
+/// Runs a command; on an error the folder with data directories and logs is kept and named.
+pub(crate) fn run(arguments: &Arguments, runtime: &tokio::runtime::Runtime) -> Result<()> {
+    let parent = arguments.folder.clone().unwrap_or_else(std::env::temp_dir);
+    let folder = tempfile::Builder::new()
+        .prefix("retcd-cluster-")
+        .tempdir_in(parent)
+        .context("make a folder")?;
+    let seed = arguments.seed.unwrap_or_else(random::fresh_seed);
+    println!("seed {seed}");
+    let result = runtime.block_on(run_in(arguments, seed, folder.path()));
+    if result.is_err() {
+        println!("seed {seed}: kept logs and data directories in {}", folder.keep().display());
+    }
+    result
+}
+
+async fn run_in(arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
+    let (flags, folder) = (arguments.flags.clone(), folder.to_owned());
+    match &arguments.run {
+        Run::Roll { kinds, to, operations } => {
+            let (kinds, to) = (Kind::parse_list(kinds)?, Kind::parse_list(to)?);
+            let operations = *operations;
+            let report =
+                roll::run(&roll::Config { seed, kinds, to, flags, operations, folder }).await?;
+            println!("seed {seed}: {report:#?}");
+        }
+        Run::Pairs { kinds, operations } => {
+            for (number, (leader, follower)) in pairings(kinds)?.into_iter().enumerate() {
+                let label = format!("{} leads, {} follow", leader.label, follower.label);
+                let folder = folder.join(number.to_string());
+                let (flags, operations) = (flags.clone(), *operations);
+                let config = pairs::Config { seed, leader, follower, operations, flags, folder };
+                let report = pairs::run(&config).await.with_context(|| label.clone())?;
+                println!("seed {seed}: {label}: {report:?}");
+            }
+        }
+        Run::Snapshot { kinds } => {
+            for (number, (sender, receiver)) in pairings(kinds)?.into_iter().enumerate() {
+                let label = format!("{} sends to {}", sender.label, receiver.label);
+                let folder = folder.join(number.to_string());
+                let flags = flags.clone();
+                let config = snapshot::Config { seed, sender, receiver, flags, folder };
+                let report = snapshot::run(&config).await.with_context(|| label.clone())?;
+                println!("seed {seed}: {label}: {report:?}");
+            }
+        }
+        Run::Learner { kinds } => {
+            for (number, (members, learner)) in pairings(kinds)?.into_iter().enumerate() {
+                let label = format!("{} joins {}", learner.label, members.label);
+                let folder = folder.join(number.to_string());
+                let flags = flags.clone();
+                let config = learner::Config { seed, members, learner, flags, folder };
+                let report = learner::run(&config).await.with_context(|| label.clone())?;
+                println!("seed {seed}: {label}: {report:?}");
+            }
+        }
+        Run::Faults { kinds, cycles, faults } => {
+            let faults = match faults {
+                Some(list) => list.split(',').map(faults::Fault::parse).collect::<Result<_>>()?,
+                None => faults::Fault::ALL.to_vec(),
+            };
+            let config = faults::Config {
+                seed,
+                cycles: *cycles,
+                kinds: Kind::parse_list(kinds)?,
+                faults,
+                flags,
+                folder,
+                is_verbose: true,
+            };
+            let report = faults::run(&config).await?;
+            println!("seed {seed}: {:#?}", (&report.faults, report.checked));
+            let percentile = |percent| report.failover(percent).unwrap_or_default();
+            println!(
+                "seed {seed}: {} leaders lost; writes accepted again after {:.2?} (p50), {:.2?} (p99)",
+                report.failovers.len(),
+                percentile(50),
+                percentile(99)
+            );
+        }
+    }
+    Ok(())
+}
