@@ -12,8 +12,6 @@ use anyhow::{Context, Result, anyhow, bail, ensure};
 use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use rustix::process::Signal;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
 use super::address;
@@ -607,31 +605,12 @@ impl Cluster {
         }
     }
 
-    /// One of a node's metrics, summed over its labels; 0 when there is none.
-    pub async fn metric(&self, index: usize, name: &str) -> Result<u64> {
-        let node = &self.nodes[index];
-        let authority = node.client_url.trim_start_matches("http://");
-        let question = async {
-            let mut stream = TcpStream::connect(authority).await?;
-            let request = format!("GET /metrics HTTP/1.0\r\nHost: {authority}\r\n\r\n");
-            stream.write_all(request.as_bytes()).await?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await?;
-            Ok::<_, std::io::Error>(answer)
-        };
-        let answer = tokio::time::timeout(QUESTION_TIMEOUT * 4, question)
-            .await
-            .map_err(|_| anyhow!("{} does not show its metrics", node.name))?
-            .with_context(|| format!("read the metrics of {}", node.name))?;
-        let mut sum = 0;
-        for line in answer.lines() {
-            let value = line.strip_prefix(name).filter(|rest| rest.starts_with([' ', '{']));
-            if let Some(value) = value.and_then(|rest| rest.rsplit(' ').next()) {
-                sum +=
-                    value.parse::<u64>().with_context(|| format!("unexpected metric {line:?}"))?;
-            }
-        }
-        Ok(sum)
+    /// How often a node has logged a message, in all its runs.
+    pub fn logged(&self, index: usize, message: &str) -> Result<usize> {
+        let path = self.nodes[index].log_path();
+        let log = std::fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+        let line = format!("\"msg\":\"{message}\"");
+        Ok(log.lines().filter(|found| found.contains(&line)).count())
     }
 
     /// The folder with the data directories and logs.
