@@ -120,6 +120,9 @@ pub enum Input {
     Campaign,
     /// Hand leadership over to that member, if this one leads; else ask the leader to.
     TransferLeader(NodeId),
+    /// Hand leadership over to whoever is fittest, if this member leads and there is anybody: it stops, or cannot do a
+    /// leader's work.
+    YieldLeadership,
     /// A message to that member was lost.
     Unreachable(NodeId),
     /// Sending an [`Effect::SendSnapshot`] has ended. Comes once for each.
@@ -284,6 +287,7 @@ impl Replica {
             }
             Input::Campaign => self.core.campaign(),
             Input::TransferLeader(to) => self.core.transfer_leader(to),
+            Input::YieldLeadership => self.yield_leadership(),
             Input::Unreachable(id) => self.core.report_unreachable(id),
             Input::SnapshotSent { to, is_taken } => self.core.report_snapshot(to, is_taken),
         }
@@ -324,6 +328,22 @@ impl Replica {
             is_learner: progress.is_learner,
         };
         self.core.progress().map(follower).collect()
+    }
+
+    fn yield_leadership(&mut self) {
+        if !self.core.is_leader() {
+            return;
+        }
+        let own = self.core.id();
+        let fittest = self
+            .core
+            .progress()
+            .filter(|(id, progress)| *id != own && !progress.is_learner && progress.recent_active)
+            .max_by_key(|(_, progress)| progress.match_index)
+            .map(|(id, _)| id);
+        if let Some(to) = fittest {
+            self.core.transfer_leader(to);
+        }
     }
 
     fn propose(&mut self, proposal: Proposal, effects: &mut Vec<Effect>) {

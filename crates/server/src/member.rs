@@ -282,6 +282,8 @@ impl Member {
             reads,
             waiters,
             heartbeat: config.heartbeat,
+            election: config.election,
+            unpersisted: VecDeque::new(),
         };
         let stage_error = |source| StartError::System { what: "start a thread", source };
         if !is_alone {
@@ -358,9 +360,27 @@ impl Member {
         }
     }
 
+    /// Hands leadership over, so that the others need not wait until they miss this member.
+    async fn yield_leadership(&self) {
+        let known = self.core.facts.get();
+        let voters = known.membership.members().filter(|member| !member.is_learner).count();
+        if !self.core.board.is_leader() || voters < 2 {
+            return;
+        }
+        let mut leadership = self.core.board.leadership();
+        self.core.heart.send_all([Work::Replica(replica::Input::YieldLeadership)]);
+        let handed_over =
+            async { while self.core.board.is_leader() && leadership.changed().await.is_ok() {} };
+        match tokio::time::timeout(self.core.config.election, handed_over).await {
+            Ok(()) => tracing::info!("leadership transfer finished"),
+            Err(_) => tracing::warn!("failed to transfer leadership in an election timeout"),
+        }
+    }
+
     /// Turns clients away, then lets the stages end in the order of the data.
     pub(crate) async fn stop(mut self) {
         tracing::info!("closing etcd server");
+        self.yield_leadership().await;
         self.stopping.send_replace(true);
         self.tasks.abort_all();
         if let Some(transport) = self.core.peers.transport() {

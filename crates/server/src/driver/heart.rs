@@ -106,6 +106,9 @@ pub(crate) struct Heart {
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) heartbeat: Duration,
+    pub(crate) election: Duration,
+    /// When the writes were handed over that are not durable yet, oldest first. Empty while the log is here.
+    pub(crate) unpersisted: VecDeque<Instant>,
 }
 
 impl Heart {
@@ -126,7 +129,12 @@ impl Heart {
             let mut has_ended = false;
             for work in batch.drain(..) {
                 match work {
-                    Work::Replica(input) => self.replica.handle(input, &mut effects),
+                    Work::Replica(input) => {
+                        if matches!(input, Input::Persisted(_)) {
+                            self.unpersisted.pop_front();
+                        }
+                        self.replica.handle(input, &mut effects);
+                    }
                     Work::Apply(work) => self.ask(work),
                     Work::SnapshotSaved(snapshot) => self.vouch(snapshot)?,
                     Work::ApplyEnded => has_ended = true,
@@ -139,6 +147,7 @@ impl Heart {
                 }
             }
             self.tick(&mut next_tick, &mut effects);
+            self.doubt(&mut effects);
             self.settle(&mut effects)?;
             match &mut self.apply {
                 Seat::Here(stage) if !is_stopping => stage.look_after()?,
@@ -163,6 +172,22 @@ impl Heart {
                 *next_tick = now + self.heartbeat;
             }
         }
+    }
+
+    /// Gives up leadership when the disk has not taken a write for an election timeout: the others can commit without
+    /// this member, but only another leader can answer for what they commit.
+    fn doubt(&mut self, effects: &mut Vec<Effect>) {
+        let Some(oldest) = self.unpersisted.front_mut() else { return };
+        if !self.board.is_leader() || oldest.elapsed() < self.election {
+            return;
+        }
+        tracing::warn!(
+            waiting = ?self.election,
+            "the write-ahead log has not become durable for an election timeout; giving up leadership"
+        );
+        // Once an election timeout; a hand-over that comes to nothing is tried again.
+        *oldest = Instant::now();
+        self.replica.handle(Input::YieldLeadership, effects);
     }
 
     /// Carries out everything that follows from the inputs taken, in rounds: what is written may be committed, what is
@@ -200,7 +225,10 @@ impl Heart {
     fn carry_out(&mut self, effect: Effect, together: &mut Together) -> Result<(), HeartFailure> {
         match effect {
             Effect::Persist(append) => match &self.log {
-                Seat::Away(log, _) => log.send_all([log_writer::Work::Write(append)]),
+                Seat::Away(log, _) => {
+                    self.unpersisted.push_back(Instant::now());
+                    log.send_all([log_writer::Work::Write(append)]);
+                }
                 Seat::Here(_) | Seat::Gone => together.appends.push(append),
             },
             Effect::Apply(apply) => match &self.apply {
@@ -256,6 +284,7 @@ impl Heart {
                 let (sender, inbox) = mailbox(usize::MAX);
                 let heart = self.sender.clone();
                 let thread = self.failures.spawn("wal", move || log.run(&inbox, &heart))?;
+                self.unpersisted.extend(together.appends.iter().map(|_| Instant::now()));
                 sender.send_all(together.appends.drain(..).map(log_writer::Work::Write));
                 self.log = Seat::Away(sender, thread);
             }
