@@ -53,7 +53,11 @@ fn settle(replica: &mut Replica, applied: &mut Vec<Committed>, reads: &mut Vec<L
                 Effect::ReadReady { index, .. } => reads.push(index),
                 Effect::ConfState(state) => assert_eq!(state.unwrap().voters, [NodeId(1)]),
                 Effect::Status(_) => {}
-                Effect::Send(_) | Effect::Dropped { .. } | Effect::Rejected(_) => {
+                Effect::Send(_)
+                | Effect::SendSnapshot(_)
+                | Effect::Install(_)
+                | Effect::Dropped { .. }
+                | Effect::Rejected(_) => {
                     panic!("unexpected {effect:?}")
                 }
             }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use hyper::http::uri::PathAndQuery;
-use hyper::http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use tokio::time::timeout;
 
 use super::dial::{Connection, DialError, address_of};
@@ -53,7 +53,7 @@ pub(crate) enum CallError {
     Answer(String),
     /// A path or header that HTTP cannot carry.
     #[error("the request cannot be written: {0}")]
-    Request(#[from] hyper::http::Error),
+    Request(#[from] http::Error),
     /// The other side took too long.
     #[error("the request was not answered in {0:?}")]
     TimedOut(Duration),
@@ -211,7 +211,7 @@ pub(super) fn request(
     path: &str,
     headers: HeaderMap,
     body: Body,
-) -> Result<Request<Body>, hyper::http::Error> {
+) -> Result<Request<Body>, http::Error> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = Uri::from(PathAndQuery::try_from(path)?);

@@ -321,12 +321,10 @@ impl Decoder {
     fn whole_message(&mut self, bytes: Bytes) -> Result<Message, StreamError> {
         let message = decode_message(bytes)?;
         if self.kind == StreamKind::Append {
-            match &message.body {
-                Body::Append { prev, entries, .. } => {
-                    self.last = end_of_append(message.term, *prev, entries);
-                }
-                _ if is_link_heartbeat(&message) => {}
-                other => return Err(StreamError::NotAnAppend { kind: other.kind() }),
+            if let Body::Append { prev, entries, .. } = &message.body {
+                self.last = end_of_append(message.term, *prev, entries);
+            } else if !is_link_heartbeat(&message) {
+                return Err(StreamError::NotAnAppend { kind: message.body.kind() });
             }
         }
         Ok(message)

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hyper::http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// The caller's member id.
 pub(crate) const SERVER_FROM: HeaderName = HeaderName::from_static("x-server-from");

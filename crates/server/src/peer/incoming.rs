@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use axum::body::Body as RequestBody;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::body::{Body as _, Incoming};
-use hyper::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use raft::NodeId;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
@@ -45,7 +45,7 @@ enum AskError {
     #[error(transparent)]
     Http(#[from] hyper::Error),
     #[error("the request cannot be written: {0}")]
-    Request(#[from] hyper::http::Error),
+    Request(#[from] http::Error),
     #[error("the member has been permanently removed from the cluster")]
     Removed,
     #[error("unsupported stream type")]
@@ -88,7 +88,9 @@ impl StreamReader {
                     ReadError::Stopped => return,
                     // The peer closes a stream when it stops or has a newer one.
                     ReadError::End => {}
-                    error => self.status.deactivate(&channel, "read", &error),
+                    error @ (ReadError::Http(_) | ReadError::TimedOut | ReadError::Stream(_)) => {
+                        self.status.deactivate(&channel, "read", &error);
+                    }
                 },
                 Err(AskError::Removed) => {
                     self.status.deactivate(&channel, "dial", &AskError::Removed);

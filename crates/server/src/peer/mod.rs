@@ -5,7 +5,7 @@
 //!  heart ──► Transport::send ──► outgoing ══ stream MsgApp ══► incoming ──► Host::deliver ──► its heart
 //!                           ├──► outgoing ══ stream Message ═► incoming ──►
 //!                           └──► pipeline ── POST /raft ─────► routes ────►
-//!  committer ► send_snapshot ──► snapshot_send ─ POST /raft/snapshot ► snapshot_receive ► file, then Host::deliver
+//!  committer ──► send_snapshot ──► snapshot_send ── POST /raft/snapshot ──► snapshot_receive ──► file, then deliver
 //!
 //!  and the same in the other direction: each of two members dials two streams and reads them
 //! ```
@@ -14,7 +14,7 @@
 //! - Sending never waits. A message that finds no room is lost and the peer reported unreachable: raft sends again.
 //! - Everything that arrives is hostile until checked: `codec` for bytes, `headers` for who speaks, `routes` for the order
 //!   of checks and the answers, which are etcd's to the letter.
-//! - Each task belongs to a [`remote::Remote`] or to a connection of [`serve`], and ends with it.
+//! - Each task belongs to a [`channels::Channels`] or to a connection of [`serve`], and ends with it.
 //! - `dial` is the one place that makes connections, `serve` the one that takes them.
 //!
 //! Invariants
@@ -26,6 +26,7 @@
 //! share a channel; a message that the host refuses is answered 500 with a whole body; round-trip probes are answered but
 //! not sent.
 
+mod channels;
 mod client;
 mod codec;
 mod dial;
@@ -34,7 +35,6 @@ mod incoming;
 mod outgoing;
 mod pipeline;
 mod queue;
-mod remote;
 mod routes;
 mod serve;
 mod snapshot_receive;
@@ -46,14 +46,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-use hyper::http::HeaderMap;
+use http::HeaderMap;
 use raft::{Body, Message, NodeId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
-pub(crate) use self::client::{Answer, CallError, PeerClient};
+use self::channels::{Acquaintance, Channels};
+pub(crate) use self::client::{Answer, PeerClient};
 pub(crate) use self::headers::Identity;
-use self::remote::{Acquaintance, Remote};
 pub(crate) use self::serve::serve;
 use self::status::Seldom;
 use self::urls::Urls;
@@ -117,8 +117,7 @@ struct Shared {
     refused: Seldom,
     /// One permit for each snapshot on its way out.
     sending: Arc<Semaphore>,
-    /// One permit for each snapshot on its way in.
-    receiving: Semaphore,
+    receiving: snapshot_receive::Receiving,
 }
 
 /// Why a message was not even offered to raft.
@@ -181,8 +180,8 @@ pub(crate) struct Transport {
 
 #[derive(Debug, Default)]
 struct Known {
-    peers: BTreeMap<u64, Arc<Remote>>,
-    remotes: BTreeMap<u64, Arc<Remote>>,
+    peers: BTreeMap<u64, Arc<Channels>>,
+    remotes: BTreeMap<u64, Arc<Channels>>,
     is_stopped: bool,
 }
 
@@ -203,7 +202,7 @@ impl Transport {
             dropped: Seldom::default(),
             refused: Seldom::default(),
             sending: Arc::new(Semaphore::new(snapshot_send::AT_ONCE)),
-            receiving: Semaphore::new(snapshot_receive::AT_ONCE),
+            receiving: snapshot_receive::Receiving::default(),
         };
         Arc::new(Self { shared: Arc::new(shared), runtime, known: RwLock::default() })
     }
@@ -239,7 +238,7 @@ impl Transport {
     pub(crate) fn send_snapshot(&self, message: Message, db: backend::Snapshot) {
         let to = message.to;
         let report = snapshot_send::Report::new(Arc::clone(&self.shared.host), to);
-        let Some(peer) = self.read().get(to.0) else {
+        let Some(peer) = self.read().get(to.0).cloned() else {
             tracing::warn!(remote_peer_id = %to, "no such peer to send a snapshot to");
             return;
         };
@@ -288,7 +287,7 @@ impl Transport {
             }
         };
         let (shared, runtime) = (Arc::clone(&self.shared), self.runtime.clone());
-        let remote = Arc::new(Remote::start(id, urls, acquaintance, shared, runtime));
+        let remote = Arc::new(Channels::start(id, urls, acquaintance, shared, runtime));
         match acquaintance {
             Acquaintance::Peer => {
                 known.peers.insert(id, remote);
@@ -304,7 +303,7 @@ impl Transport {
 
     /// The member is reached at other URLs from now on.
     pub(crate) fn update_peer(&self, id: u64, urls: &[String]) {
-        let Some(peer) = self.read().get(id) else { return };
+        let Some(peer) = self.read().get(id).cloned() else { return };
         match peer.urls.update(urls) {
             Ok(()) => tracing::info!(remote_peer_id = format!("{id:x}"), "updated remote peer"),
             Err(error) => {
@@ -368,7 +367,7 @@ impl Transport {
         routes::routes(self)
     }
 
-    fn peer(&self, id: u64) -> Option<Arc<Remote>> {
+    fn peer(&self, id: u64) -> Option<Arc<Channels>> {
         self.read().peers.get(&id).cloned()
     }
 
@@ -382,8 +381,8 @@ impl Transport {
 }
 
 impl Known {
-    fn get(&self, id: u64) -> Option<Arc<Remote>> {
-        self.peers.get(&id).or_else(|| self.remotes.get(&id)).cloned()
+    fn get(&self, id: u64) -> Option<&Arc<Channels>> {
+        self.peers.get(&id).or_else(|| self.remotes.get(&id))
     }
 }
 

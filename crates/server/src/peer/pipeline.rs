@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, header};
 use raft::Message;
 use raft::codec::encode_message;
 
@@ -38,8 +38,13 @@ pub(crate) enum PostError {
     Call(#[from] CallError),
     #[error("the member has been permanently removed from the cluster")]
     Removed,
-    #[error("unexpected http status {0}")]
-    Refused(Answer),
+    #[error("unexpected http status {status}: {text}")]
+    Refused {
+        /// What it was answered.
+        status: StatusCode,
+        /// And why.
+        text: String,
+    },
 }
 
 impl Sender {
@@ -58,7 +63,7 @@ impl Sender {
             self.status.deactivate("pipeline", "write", &error);
             match error {
                 PostError::Removed => self.shared.host.removed_from_cluster(message.to.0),
-                PostError::Call(_) | PostError::Refused(_) => {}
+                PostError::Call(_) | PostError::Refused { .. } => {}
             }
             self.shared.host.unreachable(message.to);
         }
@@ -70,15 +75,18 @@ impl Sender {
         headers.insert(header::CONTENT_TYPE, protobuf);
         let body = Bytes::from(encode_message(message));
         let client = &self.shared.client;
-        check(client.call(Method::POST, url, "/raft", headers, body, POST_LIMIT).await?)
+        check(&client.call(Method::POST, url, "/raft", headers, body, POST_LIMIT).await?)
     }
 }
 
 /// What the answer to a post means.
-pub(crate) fn check(answer: Answer) -> Result<(), PostError> {
+pub(crate) fn check(answer: &Answer) -> Result<(), PostError> {
     match answer.status {
         StatusCode::OK | StatusCode::NO_CONTENT => Ok(()),
         StatusCode::FORBIDDEN => Err(PostError::Removed),
-        _ => Err(PostError::Refused(answer)),
+        status => {
+            let text = String::from_utf8_lossy(&answer.body).trim().to_owned();
+            Err(PostError::Refused { status, text })
+        }
     }
 }

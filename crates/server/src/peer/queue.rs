@@ -55,10 +55,9 @@ impl Queue {
         if state.urgent.len() + state.bulk.len() >= self.capacity {
             return Err(Refused::Full);
         }
-        match message.body {
-            Body::Append { .. } | Body::Propose { .. } => state.bulk.push_back(message),
-            _ => state.urgent.push_back(message),
-        }
+        let is_bulk = matches!(message.body, Body::Append { .. } | Body::Propose { .. });
+        let lane = if is_bulk { &mut state.bulk } else { &mut state.urgent };
+        lane.push_back(message);
         let waiting = std::mem::take(&mut state.waiting);
         drop(state);
         wake_all(waiting);

@@ -3,6 +3,7 @@
 //! Upstream: server/etcdserver/api/rafthttp/http.go (3.5.30). Differs: a version that cannot be read is refused, where etcd drops
 //! the connection; a message that is not taken is answered with a whole 500, where etcd's breaks off.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -57,34 +58,40 @@ impl Handler {
     }
 }
 
-/// A text as Go's `http.Error` sends it.
-fn refuse(status: StatusCode, text: &str) -> Response {
-    let mut response = (status, format!("{text}\n")).into_response();
-    let headers = response.headers_mut();
-    let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, plain);
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+/// A status and a text, which is sent as Go's `http.Error` sends it.
+#[derive(Debug)]
+struct Refusal(StatusCode, Cow<'static, str>);
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let mut response = (self.0, format!("{}\n", self.1)).into_response();
+        let headers = response.headers_mut();
+        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
+        headers.insert(header::CONTENT_TYPE, plain);
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        response
+    }
+}
+
+fn refuse(status: StatusCode, text: &'static str) -> Refusal {
+    Refusal(status, text.into())
+}
+
+/// For the wrong method, which is answered without the headers that the other answers have.
+fn not_allowed(allowed: &'static str) -> Response {
+    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed").into_response();
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
     response
 }
 
-fn with_headers(mut response: Response, headers: HeaderMap) -> Response {
+fn answer(answer: Result<Response, Refusal>, headers: HeaderMap) -> Response {
+    let mut response = answer.into_response();
     response.headers_mut().extend(headers);
     response
 }
 
-fn check_method(request: &Request, allowed: Method) -> Result<(), Response> {
-    if request.method() == allowed {
-        return Ok(());
-    }
-    let mut response = refuse(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
-    if let Ok(allowed) = HeaderValue::from_str(allowed.as_str()) {
-        response.headers_mut().insert(header::ALLOW, allowed);
-    }
-    Err(response)
-}
-
 impl Transport {
-    fn check_caller(&self, headers: &HeaderMap) -> Result<(), Response> {
+    fn check_caller(&self, headers: &HeaderMap) -> Result<(), Refusal> {
         let identity = &self.shared.identity;
         let from = text(headers, &SERVER_FROM).unwrap_or_default();
         let refused = |text| refuse(StatusCode::PRECONDITION_FAILED, text);
@@ -127,39 +134,29 @@ impl Transport {
 }
 
 async fn post(transport: &Transport, request: Request) -> Response {
-    if let Err(response) = check_method(&request, Method::POST) {
-        return response;
+    if request.method() != Method::POST {
+        return not_allowed("POST");
     }
-    let answer = match transport.check_caller(request.headers()) {
-        Err(response) => response,
-        Ok(()) => {
-            transport.note_caller(request.headers());
-            post_checked(transport, request.into_body()).await
-        }
-    };
-    with_headers(answer, transport.shared.identity.answer_headers())
+    let posted = post_checked(transport, request).await;
+    answer(posted, transport.shared.identity.answer_headers())
 }
 
-async fn post_checked(transport: &Transport, body: Body) -> Response {
-    let bytes = match read_body(body).await {
-        Ok(bytes) => bytes,
-        Err(error) => {
-            tracing::warn!(error, "failed to read Raft message");
-            return refuse(StatusCode::BAD_REQUEST, "error reading raft message");
-        }
-    };
-    let message = match decode_posted(bytes) {
-        Ok(message) => message,
-        Err(error) => {
-            tracing::warn!(error = %error, "failed to unmarshal Raft message");
-            return refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message");
-        }
-    };
+async fn post_checked(transport: &Transport, request: Request) -> Result<Response, Refusal> {
+    transport.check_caller(request.headers())?;
+    transport.note_caller(request.headers());
+    let bytes = read_body(request.into_body()).await.map_err(|error| {
+        tracing::warn!(error, "failed to read Raft message");
+        refuse(StatusCode::BAD_REQUEST, "error reading raft message")
+    })?;
+    let message = decode_posted(bytes).map_err(|error| {
+        tracing::warn!(error = %error, "failed to unmarshal Raft message");
+        refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message")
+    })?;
     match transport.shared.take(message) {
-        Ok(Delivery::Taken) => StatusCode::NO_CONTENT.into_response(),
+        Ok(Delivery::Taken) => Ok(StatusCode::NO_CONTENT.into_response()),
         // Never 403: the caller would take it that it is no member any more.
         Ok(Delivery::Full | Delivery::Stopped) | Err(_) => {
-            refuse(StatusCode::INTERNAL_SERVER_ERROR, "error processing raft message")
+            Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, "error processing raft message"))
         }
     }
 }
@@ -190,43 +187,37 @@ async fn read_body(mut body: Body) -> Result<Bytes, String> {
 }
 
 async fn snapshot(transport: &Transport, request: Request) -> Response {
-    if let Err(response) = check_method(&request, Method::POST) {
-        return response;
+    if request.method() != Method::POST {
+        return not_allowed("POST");
     }
-    let answer = match transport.check_caller(request.headers()) {
-        Err(response) => response,
-        Ok(()) => {
-            transport.note_caller(request.headers());
-            let received = snapshot_receive::receive(&transport.shared, request.into_body()).await;
-            match received {
-                Ok(()) => StatusCode::NO_CONTENT.into_response(),
-                Err(error) => {
-                    tracing::warn!(error = %error, "failed to receive a database snapshot");
-                    let status = match error {
-                        ReceiveError::Decode(_) | ReceiveError::WrongType => {
-                            StatusCode::BAD_REQUEST
-                        }
-                        ReceiveError::Save(_) | ReceiveError::Process(_) => {
-                            StatusCode::INTERNAL_SERVER_ERROR
-                        }
-                    };
-                    refuse(status, &error.to_string())
-                }
-            }
-        }
-    };
-    with_headers(answer, transport.shared.identity.answer_headers())
+    let received = snapshot_checked(transport, request).await;
+    answer(received, transport.shared.identity.answer_headers())
+}
+
+async fn snapshot_checked(transport: &Transport, request: Request) -> Result<Response, Refusal> {
+    transport.check_caller(request.headers())?;
+    transport.note_caller(request.headers());
+    let received = snapshot_receive::receive(&transport.shared, request.into_body()).await;
+    received.map_err(|error| {
+        tracing::warn!(error = %error, "failed to receive a database snapshot");
+        let status = match error {
+            ReceiveError::Decode(_) | ReceiveError::WrongType => StatusCode::BAD_REQUEST,
+            ReceiveError::Save(_) | ReceiveError::Process(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        Refusal(status, error.to_string().into())
+    })?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 fn stream(transport: &Transport, request: &Request) -> Response {
-    if let Err(response) = check_method(request, Method::GET) {
-        return response;
+    if request.method() != Method::GET {
+        return not_allowed("GET");
     }
-    let answer = stream_checked(transport, request).unwrap_or_else(|refused| refused);
-    with_headers(answer, transport.shared.identity.stream_answer_headers())
+    let opened = stream_checked(transport, request);
+    answer(opened, transport.shared.identity.stream_answer_headers())
 }
 
-fn stream_checked(transport: &Transport, request: &Request) -> Result<Response, Response> {
+fn stream_checked(transport: &Transport, request: &Request) -> Result<Response, Refusal> {
     let headers = request.headers();
     transport.check_caller(headers)?;
     let rest = request.uri().path().strip_prefix("/raft/stream/").unwrap_or_default();

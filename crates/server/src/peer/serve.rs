@@ -95,7 +95,7 @@ async fn connection(socket: TcpStream, routes: Router, mut stopping: watch::Rece
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
         .title_case_headers(true)
-        .serve_connection(TokioIo::new(Impatient::new(socket)), answer);
+        .serve_connection(TokioIo::new(Impatient::new(socket, WRITE_LIMIT)), answer);
     let mut serving = std::pin::pin!(serving);
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
@@ -111,15 +111,16 @@ async fn connection(socket: TcpStream, routes: Router, mut stopping: watch::Rece
 }
 
 /// A socket whose writes must not take long.
-struct Impatient {
-    socket: TcpStream,
+struct Impatient<S> {
+    socket: S,
+    write_limit: Duration,
     /// Runs while a write waits.
     limit: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    fn new(socket: TcpStream) -> Self {
-        Self { socket, limit: None }
+impl<S> Impatient<S> {
+    fn new(socket: S, write_limit: Duration) -> Self {
+        Self { socket, write_limit, limit: None }
     }
 
     fn limited<T>(
@@ -131,12 +132,13 @@ impl Impatient {
             self.limit = None;
             return written;
         }
-        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(WRITE_LIMIT)));
+        let write_limit = self.write_limit;
+        let limit = self.limit.get_or_insert_with(|| Box::pin(sleep(write_limit)));
         limit.as_mut().poll(context).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -146,7 +148,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -176,5 +178,29 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_write_that_nobody_reads_fails_and_one_that_is_read_does_not() {
+        let (ours, mut theirs) = duplex(16);
+        let mut socket = Impatient::new(ours, Duration::from_millis(20));
+        let error = socket.write_all(&[1; 17]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        // Each write has the whole limit, however long all of them take.
+        let (ours, mut reader) = duplex(16);
+        let mut socket = Impatient::new(ours, Duration::from_secs(60));
+        let writing = tokio::spawn(async move { socket.write_all(&[2; 1000]).await });
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).await.unwrap();
+        writing.await.unwrap().unwrap();
+        assert_eq!(read, [2; 1000]);
+        assert_eq!(theirs.read(&mut [0; 32]).await.unwrap(), 16);
     }
 }

@@ -18,7 +18,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use raft::{LogIndex, Message};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use vfs::{Dir, File, OpenMode};
 
@@ -26,7 +26,7 @@ use super::codec::{SnapshotHead, decode_snapshot_head};
 use super::{Delivery, Shared};
 
 /// Snapshots on their way in. A leader sends one at a time; more only while the cluster changes its mind about who leads.
-pub(crate) const AT_ONCE: usize = 4;
+const AT_ONCE: usize = 4;
 /// Largest message in front of a database, as in etcd 3.6. It holds the members, a few hundred bytes each.
 const HEAD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Between two pieces of a body.
@@ -51,12 +51,33 @@ pub(crate) enum ReceiveError {
     Process(String),
 }
 
+/// What several snapshots on their way in share.
+#[derive(Debug)]
+pub(crate) struct Receiving {
+    /// One for each.
+    permits: Semaphore,
+    /// Makes the names of unfinished files differ.
+    count: AtomicU64,
+    /// Held while a finished file gets its name and raft the message: a refusal then takes away no file but its own.
+    finishing: Mutex<()>,
+}
+
+impl Default for Receiving {
+    fn default() -> Self {
+        Self {
+            permits: Semaphore::new(AT_ONCE),
+            count: AtomicU64::new(0),
+            finishing: Mutex::new(()),
+        }
+    }
+}
+
 /// Reads a posted snapshot to its end and gives it to raft.
 pub(crate) async fn receive(
     shared: &Arc<Shared>,
     body: axum::body::Body,
 ) -> Result<(), ReceiveError> {
-    let Ok(_permit) = shared.receiving.try_acquire() else {
+    let Ok(_permit) = shared.receiving.permits.try_acquire() else {
         return Err(ReceiveError::Save("too many snapshots are being received".to_owned()));
     };
     let mut pieces = Pieces { body, rest: Bytes::new() };
@@ -123,11 +144,6 @@ enum Arrived {
     End,
 }
 
-/// Makes names of unfinished files differ.
-static RECEIVED: AtomicU64 = AtomicU64::new(0);
-/// Held while a finished file gets its name and raft the message: a refusal then takes away no file but its own.
-static FINISHING: Mutex<()> = Mutex::new(());
-
 fn store(
     shared: &Shared,
     message: Message,
@@ -135,7 +151,7 @@ fn store(
     arriving: mpsc::Receiver<Arrived>,
 ) -> Result<(), ReceiveError> {
     // Relaxed: only that no two are equal matters.
-    let number = RECEIVED.fetch_add(1, Ordering::Relaxed);
+    let number = shared.receiving.count.fetch_add(1, Ordering::Relaxed);
     let dir = &shared.options.snap_dir;
     // Unfinished ones begin with `tmp`: they are removed at start.
     let unfinished = format!("tmp-{:016x}-{number}.snap.db", index.0);
@@ -179,7 +195,7 @@ fn finish(
     let dir = &shared.options.snap_dir;
     let name = backend::snapshot_db_name(index.0);
     let save = |error: io::Error| ReceiveError::Save(error.to_string());
-    let finishing = FINISHING.lock().unwrap_or_else(PoisonError::into_inner);
+    let finishing = shared.receiving.finishing.lock().unwrap_or_else(PoisonError::into_inner);
     let was_there = dir.open(&name, OpenMode::Read).is_ok();
     dir.rename(unfinished, &name).map_err(save)?;
     let refusal = match dir.sync() {

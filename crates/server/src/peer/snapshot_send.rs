@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
+use http::{HeaderValue, Method, header};
 use hyper::body::Frame;
-use hyper::http::{HeaderValue, Method, header};
 use raft::{Message, NodeId};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -91,7 +91,7 @@ impl Sending {
                 );
                 match error {
                     PostError::Removed => self.shared.host.removed_from_cluster(to.0),
-                    PostError::Call(_) | PostError::Refused(_) => {}
+                    PostError::Call(_) | PostError::Refused { .. } => {}
                 }
             }
         }
@@ -120,7 +120,7 @@ impl Sending {
             limit = stalled(progressed) => return Err(CallError::TimedOut(limit).into()),
         };
         let read = timeout(ANSWER_BODY_LIMIT, client.read(url, response, connection)).await;
-        check(read.map_err(|_| CallError::TimedOut(ANSWER_BODY_LIMIT))??)
+        check(&read.map_err(|_| CallError::TimedOut(ANSWER_BODY_LIMIT))??)
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a member answers to requests of any kind, next to what etcd answered.
 
-use hyper::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use super::*;
 
@@ -142,8 +142,8 @@ async fn who_asks_with_its_urls_is_noted_and_their_number_is_bounded() {
         headers.insert(headers::PEER_URLS, urls.parse().unwrap());
         headers.insert(headers::SERVER_FROM, format!("{from:x}").parse().unwrap());
         let path = format!("/raft/stream/message/{from:x}");
-        let call =
-            client.call(Method::GET, &member.url(), &path, headers, Default::default(), PATIENCE);
+        let url = member.url();
+        let call = client.call(Method::GET, &url, &path, headers, Default::default(), PATIENCE);
         assert_eq!(call.await.unwrap().to_string(), "404 Not Found: error sender not found");
     };
     member.host.removed.lock().unwrap().insert(8);

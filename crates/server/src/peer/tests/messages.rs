@@ -1,7 +1,7 @@
 //! Messages between members: all kinds, all channels, and what happens when they break.
 
 use bytes::Bytes;
-use hyper::http::{HeaderMap, Method};
+use http::{HeaderMap, Method};
 use raft::{Rejection, VoteRequest};
 
 use super::*;
@@ -163,7 +163,7 @@ async fn a_stream_that_has_nothing_to_say_says_so() {
     let mut members = connected([1, 2]).await;
     let second = members.pop().unwrap();
     let first = members.pop().unwrap();
-    second.transport.remove_all();
+    second.transport.replace_peers(&[]);
     let mut headers = second.transport.shared.request_headers.clone();
     headers.insert(headers::RAFT_TO, "1".parse().unwrap());
     let url = crate::config::Url::parse(&first.url()).unwrap();
@@ -174,6 +174,37 @@ async fn a_stream_that_has_nothing_to_say_says_so() {
     let started = Instant::now();
     assert_eq!(client_body(response.into_body(), 1).await, [0]);
     assert!(started.elapsed() > Duration::from_millis(1600));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn silence_ends_a_connection() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    // A caller that never asks anything.
+    let member = Member::start(1).await;
+    let mut caller = tokio::net::TcpStream::connect(member.address).await.unwrap();
+    let idle = async {
+        let mut read = Vec::new();
+        let _ = timeout(PATIENCE, caller.read_to_end(&mut read)).await.expect("it is closed");
+        assert!(read.is_empty());
+    };
+    // A peer that answers, and then says nothing for ever.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    member.transport.add_peer(2, &[format!("http://{}", silent.local_addr().unwrap())]);
+    let asked = async {
+        let mut streams = Vec::new();
+        while streams.len() < 2 {
+            let (mut stream, _) = silent.accept().await.unwrap();
+            let head =
+                "HTTP/1.1 200 OK\r\nX-Server-Version: 3.5.30\r\nTransfer-Encoding: chunked\r\n\r\n";
+            stream.write_all(head.as_bytes()).await.unwrap();
+            streams.push(stream);
+        }
+        until("active", || member.transport.active_since(2).is_some()).await;
+        until("inactive", || member.transport.active_since(2).is_none()).await;
+        // And is asked again.
+        timeout(PATIENCE, silent.accept()).await.expect("another try").unwrap();
+    };
+    tokio::join!(idle, asked);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

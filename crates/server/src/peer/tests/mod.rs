@@ -2,6 +2,7 @@
 
 mod answers;
 mod messages;
+mod real;
 mod snapshots;
 
 use std::collections::BTreeSet;
@@ -14,7 +15,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::codec::StreamKind;
 use super::*;
 
 const CLUSTER: u64 = 0x49d3_79cb_f559_ade7;

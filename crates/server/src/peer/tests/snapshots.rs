@@ -1,7 +1,7 @@
 //! Databases on their way from member to member.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use hyper::http::{HeaderMap, Method};
+use http::{HeaderMap, Method};
 use raft::{Snapshot, SnapshotMetadata};
 use vfs::sim::{Fault, FaultKind, SimDisk};
 
@@ -60,7 +60,7 @@ async fn a_database_arrives_with_its_message() {
     members[0].transport.send_snapshot(message.clone(), reader.view().snapshot());
     assert_eq!(members[1].next().await, message);
     let name = backend::snapshot_db_name(0x3d);
-    assert_eq!(members[1].files(), [name.clone()]);
+    assert_eq!(members[1].files(), std::slice::from_ref(&name));
     assert!(read_file(&members[1], &name) == bytes);
     members[0].hears(Told::SnapshotSent(2, true)).await;
     // It was durable, name included, before raft heard of it.
@@ -110,7 +110,10 @@ async fn a_snapshot_is_given_up_with_its_peer() {
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut member = Member::start(1).await;
     let (reader, _writer, _) = database(1);
-    for ends in [Transport::remove_all, |transport: &Transport| transport.remove_peer(2)] {
+    for ends in [
+        |transport: &Transport| transport.replace_peers(&[]),
+        |transport: &Transport| transport.remove_peer(2),
+    ] {
         member.transport.add_peer(2, &[format!("http://{}", silent.local_addr().unwrap())]);
         member.transport.send_snapshot(snapshot_message(1, 2, 5), reader.view().snapshot());
         ends(&member.transport);
@@ -140,7 +143,7 @@ async fn snapshots_of_one_index_do_not_mix() {
         receiver.next().await;
     }
     let name = backend::snapshot_db_name(7);
-    assert_eq!(receiver.files(), [name.clone()]);
+    assert_eq!(receiver.files(), std::slice::from_ref(&name));
     let kept = read_file(&receiver, &name);
     assert!(kept == bytes || kept == other);
 }
@@ -178,8 +181,8 @@ async fn what_is_no_snapshot_is_refused() {
         let headers: HeaderMap = sender.transport.shared.request_headers.clone();
         let body = Bytes::copy_from_slice(body);
         let client = &sender.transport.shared.client;
-        let path = "/raft/snapshot";
-        let call = client.call(Method::POST, &receiver.url(), path, headers, body, PATIENCE);
+        let (url, path) = (receiver.url(), "/raft/snapshot");
+        let call = client.call(Method::POST, &url, path, headers, body, PATIENCE);
         call.await.unwrap().to_string()
     };
     let mut whole = BytesMut::new();

@@ -28,7 +28,7 @@ pub(crate) enum Acquaintance {
 
 /// The channels to one member. Dropping it ends them all.
 #[derive(Debug)]
-pub(crate) struct Remote {
+pub(crate) struct Channels {
     id: NodeId,
     pub(crate) urls: Arc<Urls>,
     pub(crate) status: Arc<Status>,
@@ -41,7 +41,7 @@ pub(crate) struct Remote {
     tasks: Mutex<JoinSet<()>>,
 }
 
-impl Remote {
+impl Channels {
     /// Starts the tasks.
     pub(crate) fn start(
         id: u64,
@@ -95,7 +95,7 @@ impl Remote {
     /// Sends by the best channel there is, or loses the message and says so.
     pub(crate) fn send(&self, message: Message) {
         let kind = message.body.kind();
-        let Some(channel) = self.push(message) else { return };
+        let Err(channel) = self.push(message) else { return };
         self.shared.host.unreachable(self.id);
         if let Some(count) = self.shared.dropped.is_due() {
             tracing::warn!(
@@ -109,20 +109,19 @@ impl Remote {
     }
 
     /// Names the channel that was full.
-    fn push(&self, mut message: Message) -> Option<&'static str> {
-        let first = matches!(message.body, Body::Append { .. }).then_some(&self.appends);
-        for (outgoing, name) in first
-            .map(|appends| (appends, "stream MsgApp v2"))
-            .into_iter()
-            .chain([(&self.messages, "stream Message")])
+    fn push(&self, message: Message) -> Result<(), &'static str> {
+        let mut unsent = message;
+        let is_append = matches!(unsent.body, Body::Append { .. });
+        for stream in
+            [is_append.then_some(&self.appends), Some(&self.messages)].into_iter().flatten()
         {
-            message = match outgoing.push(message) {
-                Ok(Pushed::Queued) => return None,
-                Ok(Pushed::Full) => return Some(name),
+            unsent = match stream.push(unsent) {
+                Ok(Pushed::Queued) => return Ok(()),
+                Ok(Pushed::Full) => return Err("stream"),
                 Err(unsent) => unsent,
             };
         }
-        self.posts.push(message).is_err().then_some("pipeline")
+        self.posts.push(unsent).map_err(|_| "pipeline")
     }
 
     /// Takes over a stream that the member asked for; `None` when this is being stopped.
@@ -172,7 +171,7 @@ impl Remote {
     }
 }
 
-impl Drop for Remote {
+impl Drop for Channels {
     fn drop(&mut self) {
         self.appends.stop();
         self.messages.stop();
