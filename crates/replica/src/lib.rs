@@ -136,10 +136,6 @@ pub enum Input {
 
 /// What has to be done.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "an effect is taken apart in the turn it was made in; a box is an allocation a write"
-)]
 pub enum Effect {
     /// Send to other members, at once. Never snapshots.
     Send(Vec<Message>),

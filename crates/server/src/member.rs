@@ -20,7 +20,7 @@ use crate::driver::{Failure, Failures};
 use crate::facts::Facts;
 use crate::joining::{self, Joining};
 use crate::peer::{self, Identity, Options, Transport};
-use crate::peers::{Front, Peers};
+use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::Reads;
 use crate::request::{ApplyRequests, Core};
@@ -224,11 +224,7 @@ impl Member {
                     .collect(),
             },
             Options { election: core.config.election, snap_dir: Arc::clone(&dirs.snap) },
-            Arc::new(Front {
-                heart: heart_sender.clone(),
-                facts: Arc::clone(&facts),
-                peers: Arc::clone(&peers),
-            }),
+            peers.front(Arc::clone(&facts)),
             tokio::runtime::Handle::current(),
         );
         for member in joining.iter().flat_map(|joining| &joining.members) {

@@ -150,23 +150,26 @@ async fn promote(
     };
     let response = match promoted {
         Ok(members) => return list(&core, members.into_iter().map(MemberRow::from).collect()),
-        Err(status) => match status.code() {
-            Code::NotFound => error(StatusCode::NOT_FOUND, "membership: ID not found"),
-            Code::FailedPrecondition => {
-                let text = status.message();
-                let is_of_membership = text == "etcdserver: can only promote a learner member";
-                let text = if is_of_membership {
-                    "membership: can only promote a learner member"
-                } else {
-                    text
-                };
-                error(StatusCode::PRECONDITION_FAILED, text)
-            }
-            Code::DeadlineExceeded => error(StatusCode::REQUEST_TIMEOUT, status.message()),
-            _ => error(StatusCode::INTERNAL_SERVER_ERROR, status.message()),
-        },
+        Err(status) => refused(&status),
     };
     with_cluster_id(&core, response)
+}
+
+/// A refused promotion, as the member that forwarded it reads it.
+fn refused(status: &Status) -> Response {
+    let text = status.message();
+    let (code, text) = if status.code() == Code::NotFound {
+        (StatusCode::NOT_FOUND, "membership: ID not found")
+    } else if status.code() == Code::DeadlineExceeded {
+        (StatusCode::REQUEST_TIMEOUT, text)
+    } else if text == "etcdserver: can only promote a learner member" {
+        (StatusCode::PRECONDITION_FAILED, "membership: can only promote a learner member")
+    } else if status.code() == Code::FailedPrecondition {
+        (StatusCode::PRECONDITION_FAILED, text)
+    } else {
+        (StatusCode::INTERNAL_SERVER_ERROR, text)
+    };
+    error(code, text)
 }
 
 #[derive(Deserialize)]
@@ -203,7 +206,9 @@ async fn hash_kv(State(core): State<Arc<Core>>, request: Request) -> Response {
                 mvcc::RequestError::FutureRevision { .. } => {
                     "mvcc: required revision is a future revision"
                 }
-                _ => "mvcc: the hash cannot be made",
+                mvcc::RequestError::KeyNotFound
+                | mvcc::RequestError::LeaseNotFound { .. }
+                | mvcc::RequestError::Malformed(_) => "mvcc: the hash cannot be made",
             };
             return with_cluster_id(&core, error(StatusCode::BAD_REQUEST, text));
         }

@@ -104,6 +104,11 @@ impl Peers {
         self.removed.send_replace(true);
     }
 
+    /// What the transport tells the member. It does not hold these peers, which hold the transport.
+    pub(crate) fn front(&self, facts: Arc<Facts>) -> Arc<dyn Host> {
+        Arc::new(Front { heart: self.heart.clone(), facts, removed: self.removed.clone() })
+    }
+
     /// Tells of the removal.
     pub(crate) fn removal(&self) -> watch::Receiver<bool> {
         self.removed.subscribe()
@@ -112,10 +117,10 @@ impl Peers {
 
 /// What the transport tells the member.
 #[derive(Debug)]
-pub(crate) struct Front {
-    pub(crate) heart: Sender<Work>,
-    pub(crate) facts: Arc<Facts>,
-    pub(crate) peers: Arc<Peers>,
+struct Front {
+    heart: Sender<Work>,
+    facts: Arc<Facts>,
+    removed: watch::Sender<bool>,
 }
 
 impl Host for Front {
@@ -144,6 +149,6 @@ impl Host for Front {
             told_by = format!("{told_by:x}"),
             "the member has been permanently removed from the cluster"
         );
-        self.peers.removed();
+        self.removed.send_replace(true);
     }
 }

@@ -42,7 +42,8 @@ impl View<'_> {
         let voters = self.voters().count();
         let started = self.voters().filter(|voter| is_started(voter)).count();
         // One more voter, not started. From one to two there is no way around it.
-        if !is_learner && !(started == 1 && voters == 1) && started < quorum(voters + 1) {
+        let is_second = started == 1 && voters == 1;
+        if !is_learner && !is_second && started < quorum(voters + 1) {
             return Err(Error::MemberNotEnoughStarted);
         }
         if voters > 1 && self.healthy_voters() < quorum(voters + 1) {

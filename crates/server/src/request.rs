@@ -164,10 +164,13 @@ impl Core {
         let mut waiting = self.waiters.register(request_id);
         self.send(Input::ProposeConfChange { request_id, change })?;
         match waiting.outcome().await {
-            Some(Outcome::Applied(outcome)) => match outcome?.response {
-                machine::Response::Members(members) => Ok(members),
-                _ => Err(Refusal::Dropped),
-            },
+            Some(Outcome::Applied(outcome)) => {
+                // The only answer there is to a conf change.
+                let machine::Response::Members(members) = outcome?.response else {
+                    return Err(Refusal::Dropped);
+                };
+                Ok(members)
+            }
             Some(Outcome::Dropped) => Err(Refusal::Dropped),
             None => Err(Refusal::Stopped),
         }

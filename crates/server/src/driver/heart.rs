@@ -288,7 +288,7 @@ impl Heart {
                 sender.send_all(together.appends.drain(..).map(log_writer::Work::Write));
                 self.log = Seat::Away(sender, thread);
             }
-            seat => self.log = seat,
+            seat @ (Seat::Away(..) | Seat::Gone) => self.log = seat,
         }
         match std::mem::replace(&mut self.apply, Seat::Gone) {
             Seat::Here(stage) => {
@@ -298,7 +298,7 @@ impl Heart {
                 sender.send_all(together.applies.drain(..).map(apply::Order::Apply));
                 self.apply = Seat::Away(sender, thread);
             }
-            seat => self.apply = seat,
+            seat @ (Seat::Away(..) | Seat::Gone) => self.apply = seat,
         }
         Ok(())
     }

@@ -232,7 +232,7 @@ impl Client {
 
     /// Reads and writes until told to stop.
     async fn operate(mut self) {
-        let is_faithful = self.id % 2 == 0;
+        let is_faithful = self.id.is_multiple_of(2);
         let mut preferred = self.id / 2;
         // What this client knows of the key it looked at last.
         let mut last_seen = (Bytes::new(), 0);
