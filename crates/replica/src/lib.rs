@@ -198,8 +198,9 @@ pub struct Status {
     pub role: Role,
     /// How far the log is committed.
     pub commit: LogIndex,
-    /// Whether a read of this member's applied state is linearizable as it is: this member is the only voter, leads, and
-    /// has applied an entry of its own term, hence everything that was ever acknowledged.
+    /// Whether a read of this member's applied state is linearizable as it is: this member is the only one, leads, and has
+    /// applied an entry of its own term and all that was committed while there were others, hence everything that was ever
+    /// acknowledged.
     pub reads_locally: bool,
     /// Whether this member is a learner.
     pub is_learner: bool,
@@ -221,6 +222,8 @@ pub struct Replica {
     core: Core<MemoryStorage>,
     proposed: Proposed,
     status: Status,
+    /// What was committed when this member began to lead without others; none while there are others, or another leads.
+    alone_since: Option<LogIndex>,
 }
 
 impl Replica {
@@ -249,7 +252,12 @@ impl Replica {
         if !setup.bootstrap.is_empty() {
             core.bootstrap(&setup.bootstrap)?;
         }
-        Ok(Self { core, proposed: Proposed::default(), status: Status::default() })
+        Ok(Self {
+            core,
+            proposed: Proposed::default(),
+            status: Status::default(),
+            alone_since: None,
+        })
     }
 
     /// Takes one input and adds what follows from it to `effects`. After a batch of inputs, call [`Replica::flush`].
@@ -436,7 +444,7 @@ impl Replica {
         }
     }
 
-    fn current_status(&self) -> Status {
+    fn current_status(&mut self) -> Status {
         let status = self.core.status();
         Status {
             term: status.hard_state.term,
@@ -448,15 +456,18 @@ impl Replica {
         }
     }
 
-    fn reads_locally(&self) -> bool {
-        // Once true it stays true until leadership or the configuration changes, so most calls end at the first line.
-        if !self.core.is_leader() || !self.core.is_sole_voter() {
+    fn reads_locally(&mut self) -> bool {
+        // A learner may apply faster than this member, and tell its clients; so it must be alone, not only decide alone.
+        let is_alone = self.core.is_sole_voter() && self.core.progress().take(2).count() == 1;
+        if !is_alone {
+            self.alone_since = None;
             return false;
         }
-        self.core
-            .storage()
-            .term(self.core.applied_index())
-            .is_ok_and(|term| term == self.core.term())
+        // What was committed together with others, they may have applied and told before they left.
+        let since = *self.alone_since.get_or_insert(self.core.commit());
+        let applied = self.core.applied_index();
+        applied >= since
+            && self.core.storage().term(applied).is_ok_and(|term| term == self.core.term())
     }
 }
 

@@ -3,12 +3,14 @@
 //! [`Solo`] stands where the server's threads stand, and does the same things in the same order; what the threads leave to
 //! chance (when a commit is taken, when it runs, when a compaction goes on) is for its caller to decide. [`workload`]
 //! decides it from a seed, records every operation on the disk, and notes what was acknowledged when. [`Model`] says what
-//! must be there, and shares no code with the member. [`crash`] opens what a power cut left, and compares.
+//! must be there, and shares no code with the member. [`crash`] opens what a power cut left, and compares. [`cluster`] puts
+//! whole groups of replicas on simulated networks, disks and clocks.
 //!
 //! Invariants
 //! - the same seed gives the same journal, byte for byte;
 //! - nothing here is used by the server, and nothing of the server is used here.
 
+pub mod cluster;
 pub mod crash;
 pub mod fuzz;
 mod model;

@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use testkit::cluster::{Kind, faults, learner, pairs, roll, snapshot};
-use testkit::random;
+use testkit::cluster::{Kind, deploy, faults, learner, pairs, roll, snapshot};
+use testkit::{programs, random};
 
 /// What all runs have in common.
 #[derive(Debug, clap::Args)]
@@ -71,6 +71,15 @@ enum Run {
         /// Pairings with commas, each `cluster:learner`.
         #[arg(long, default_value = PAIRINGS)]
         kinds: String,
+    },
+    /// The documented deployment, each member in a network namespace (needs root): without TLS, then with.
+    Deploy {
+        /// The programs of the three members.
+        #[arg(long, default_value = "ours,ours,ours")]
+        kinds: String,
+        /// `http`, `https` or both.
+        #[arg(long, default_value = "http,https")]
+        schemes: String,
     },
     /// Random faults under load, each cycle checked.
     Faults {
@@ -142,6 +151,24 @@ async fn run_in(arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
                 println!("seed {seed}: {label}: {report:?}");
             }
         }
+        Run::Deploy { kinds, schemes } => {
+            let real = programs::real().context("real etcd absent: its etcdctl is the client")?;
+            for scheme in schemes.split(',') {
+                let config = deploy::Config {
+                    kinds: Kind::parse_list(kinds)?,
+                    scheme: match scheme {
+                        "http" => deploy::Scheme::Http,
+                        "https" => deploy::Scheme::Https,
+                        other => bail!("unknown scheme {other:?}"),
+                    },
+                    etcdctl: real.etcdctl.clone(),
+                    folder: folder.join(scheme),
+                };
+                for line in deploy::run(&config).with_context(|| scheme.to_owned())? {
+                    println!("{line}");
+                }
+            }
+        }
         Run::Faults { kinds, cycles, faults } => {
             let faults = match faults {
                 Some(list) => list.split(',').map(faults::Fault::parse).collect::<Result<_>>()?,
@@ -158,13 +185,15 @@ async fn run_in(arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
             };
             let report = faults::run(&config).await?;
             println!("seed {seed}: {:#?}", (&report.faults, report.checked));
-            let percentile = |percent| report.failover(percent).unwrap_or_default();
-            println!(
-                "seed {seed}: {} leaders lost; writes accepted again after {:.2?} (p50), {:.2?} (p99)",
-                report.failovers.len(),
-                percentile(50),
-                percentile(99)
-            );
+            for (fault, times) in &report.failovers {
+                let percentile = |percent| report.failover(*fault, percent).unwrap_or_default();
+                println!(
+                    "seed {seed}: {fault:?}, {} times: writes accepted again after {:.2?} (p50), {:.2?} (p99)",
+                    times.len(),
+                    percentile(50),
+                    percentile(99)
+                );
+            }
         }
     }
     Ok(())

@@ -5,15 +5,19 @@
 mod common;
 
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 
 use testkit::cluster::faults::Fault;
-use testkit::cluster::{Kind, faults, learner, pairs, roll, snapshot};
+use testkit::cluster::{Kind, deploy, faults, learner, pairs, roll, snapshot};
 use testkit::programs;
 
 /// The programs of the clusters: those that are there from the beginning, and those that join or take over.
 ///
 /// (This is the one place that says which programs these tests mix.)
 const KINDS: [&str; 2] = ["real", "real"];
+
+/// One cluster at a time: three members and their clients fill the cores, and elections have their time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// Runs a test in a folder that is kept when it fails; skips it where real etcd is absent.
 fn with_kinds<F: Future<Output = anyhow::Result<()>>>(
@@ -23,6 +27,7 @@ fn with_kinds<F: Future<Output = anyhow::Result<()>>>(
     if programs::real_or_skip(test).is_none() {
         return;
     }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let [first, second] = KINDS.map(|kind| Kind::parse(kind).unwrap());
     let folder = tempfile::Builder::new().prefix("retcd-cluster-").tempdir().unwrap();
     let result = common::runtime().block_on(run(common::seed(), first, second, folder.path()));
@@ -113,4 +118,31 @@ fn faults_lose_nothing_acknowledged() {
             Ok(())
         }
     });
+}
+
+/// Needs root, for network namespaces.
+#[test]
+fn the_documented_deployment_works() {
+    let name = "the_documented_deployment_works";
+    let Some(real) = programs::real_or_skip(name) else { return };
+    if !deploy::is_available() {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{name}: no network namespaces");
+        eprintln!("{name}: skipped: network namespaces absent (they need root)");
+        return;
+    }
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let folder = tempfile::Builder::new().prefix("retcd-deploy-").tempdir().unwrap();
+    let [first, second] = KINDS.map(|kind| Kind::parse(kind).unwrap());
+    for scheme in [deploy::Scheme::Http, deploy::Scheme::Https] {
+        let config = deploy::Config {
+            kinds: vec![second.clone(), first.clone(), second.clone()],
+            scheme,
+            etcdctl: real.etcdctl.clone(),
+            folder: folder.path().join(format!("{scheme:?}")),
+        };
+        let seen = deploy::run(&config);
+        if let Err(error) = seen {
+            panic!("{scheme:?}: {error:#}\nkept logs in {}", folder.keep().display());
+        }
+    }
 }

@@ -42,8 +42,16 @@ impl<S: Storage> Core<S> {
 
     /// Queues a message. Answers that vouch for this member's state wait until that state is durable (thesis section
     /// 3.8); rejections wait too, which is more than they need, but they are rare.
+    ///
+    /// A request for votes waits as well: it vouches for the candidate's own vote, and for the log that it shows. A
+    /// candidate that the others elect before its own disk knows of the election, and that then crashes, may stand in the
+    /// same term once more, with a shorter log, and be elected by those who voted for it already. (etcd-io/raft lets it go
+    /// at once in asynchronous mode; etcd's driver holds it back.)
     pub(super) fn queue(&mut self, message: Message) {
         match message.body.kind() {
+            MessageKind::Vote if self.config.compat == CompatMode::Hardened => {
+                self.after_append.push(message);
+            }
             MessageKind::AppendResponse
             | MessageKind::VoteResponse
             | MessageKind::PreVoteResponse => {

@@ -109,17 +109,18 @@ pub struct Config {
 pub struct Report {
     /// How often each fault happened.
     pub faults: BTreeMap<Fault, u64>,
-    /// From a leader's death, or its loss, until the others accepted a write; shortest first.
-    pub failovers: Vec<Duration>,
+    /// From a leader's death, or its separation from the others, until they accepted a write; shortest first.
+    pub failovers: BTreeMap<Fault, Vec<Duration>>,
     /// What was checked.
     pub checked: Summary,
 }
 
 impl Report {
-    /// A percentile of the times without a leader.
-    pub fn failover(&self, percent: usize) -> Option<Duration> {
-        let last = self.failovers.len().checked_sub(1)?;
-        self.failovers.get((last * percent).div_ceil(100)).copied()
+    /// A percentile of the times without a leader after a fault.
+    pub fn failover(&self, fault: Fault, percent: usize) -> Option<Duration> {
+        let times = self.failovers.get(&fault)?;
+        let last = times.len().checked_sub(1)?;
+        times.get((last * percent).div_ceil(100)).copied()
     }
 }
 
@@ -146,7 +147,9 @@ pub async fn run(config: &Config) -> Result<Report> {
         let context = || format!("seed {} cycle {cycle}: {fault:?}", config.seed);
         let failover = run_cycle(&mut trial, fault).await.with_context(context)?;
         *report.faults.entry(fault).or_default() += 1;
-        report.failovers.extend(failover);
+        if let Some(failover) = failover {
+            report.failovers.entry(fault).or_default().push(failover);
+        }
         if config.is_verbose {
             let summary = trial.summary();
             eprintln!(
@@ -158,7 +161,9 @@ pub async fn run(config: &Config) -> Result<Report> {
             trial.compact(HISTORY).await.with_context(context)?;
         }
     }
-    report.failovers.sort_unstable();
+    for times in report.failovers.values_mut() {
+        times.sort_unstable();
+    }
     report.checked = trial.summary();
     trial.cluster.stop().await?;
     Ok(report)

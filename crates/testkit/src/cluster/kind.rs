@@ -31,6 +31,11 @@ impl Kind {
         Ok(Self { label: text.to_owned(), etcd })
     }
 
+    /// Whether members of this kind are known to end leases early, now and then, after having been deposed.
+    pub fn is_careless_with_leases(&self) -> bool {
+        self.label != "ours"
+    }
+
     /// Takes a list with commas, one kind for each member.
     pub fn parse_list(text: &str) -> Result<Vec<Self>> {
         text.split(',').map(|part| Self::parse(part.trim())).collect()

@@ -123,6 +123,8 @@ pub struct Cluster {
     proxy: Option<Proxy>,
     /// When which node was started, since somebody asked.
     starts: Vec<(usize, Instant)>,
+    /// What was done to whom, for reports.
+    notes: Vec<(Instant, String)>,
 }
 
 impl Cluster {
@@ -132,7 +134,14 @@ impl Cluster {
         let address = address::own_address()?;
         let proxy = config.is_proxied.then(Proxy::default);
         let kinds = config.kinds.clone();
-        let mut cluster = Self { config, address, nodes: Vec::new(), proxy, starts: Vec::new() };
+        let mut cluster = Self {
+            config,
+            address,
+            nodes: Vec::new(),
+            proxy,
+            starts: Vec::new(),
+            notes: Vec::new(),
+        };
         for kind in kinds {
             let node = cluster.new_node(kind)?;
             cluster.nodes.push(node);
@@ -230,12 +239,23 @@ impl Cluster {
         node.process = Some(process);
         node.is_paused = false;
         self.starts.push((index, Instant::now()));
+        self.note("start", index);
         Ok(())
     }
 
     /// Returns when which node was started, since the last call.
     pub(crate) fn take_starts(&mut self) -> Vec<(usize, Instant)> {
         std::mem::take(&mut self.starts)
+    }
+
+    fn note(&mut self, what: &str, index: usize) {
+        let node = &self.nodes[index];
+        self.notes.push((Instant::now(), format!("{what} {} ({})", node.name, node.kind.label)));
+    }
+
+    /// Returns what was done to whom, since the last call.
+    pub(crate) fn take_notes(&mut self) -> Vec<(Instant, String)> {
+        std::mem::take(&mut self.notes)
     }
 
     fn take_process(&mut self, index: usize) -> Result<Process> {
@@ -249,6 +269,7 @@ impl Cluster {
 
     /// Asks a node to stop and waits for a clean end.
     pub async fn stop_node(&mut self, index: usize) -> Result<()> {
+        self.note("stop", index);
         let process = self.take_process(index)?;
         let status = process.stop_async().await?;
         // Go programs end by the signal itself, after an orderly shutdown.
@@ -260,12 +281,14 @@ impl Cluster {
 
     /// Kills a node (SIGKILL).
     pub fn kill_node(&mut self, index: usize) -> Result<()> {
+        self.note("kill", index);
         self.take_process(index)?.kill()?;
         Ok(())
     }
 
     /// Stops the clock of a node (SIGSTOP).
     pub fn pause_node(&mut self, index: usize) -> Result<()> {
+        self.note("pause", index);
         let node = &mut self.nodes[index];
         node.process.as_ref().context("nothing to pause")?.signal(Signal::STOP)?;
         node.is_paused = true;
@@ -274,6 +297,7 @@ impl Cluster {
 
     /// Lets a paused node go on (SIGCONT).
     pub fn resume_node(&mut self, index: usize) -> Result<()> {
+        self.note("resume", index);
         let node = &mut self.nodes[index];
         node.process.as_ref().context("nothing to resume")?.signal(Signal::CONT)?;
         node.is_paused = false;

@@ -10,6 +10,7 @@
 
 mod address;
 pub mod check;
+pub mod deploy;
 pub mod faults;
 pub mod history;
 mod kind;

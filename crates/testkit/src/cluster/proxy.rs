@@ -22,6 +22,9 @@ use tokio::task::JoinHandle;
 /// Bytes carried at once.
 const BUFFER_BYTES: usize = 64 * 1024;
 
+/// How long a new connection over a cut link is kept before it is closed.
+const REFUSE_AFTER: Duration = Duration::from_millis(300);
+
 /// What happens to the bytes of a link.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Link {
@@ -156,6 +159,8 @@ async fn carry(
         shared.link((dialler, target)) == Link::Cut || shared.link((target, dialler)) == Link::Cut
     };
     if is_cut(&shared) {
+        // Who is refused comes again at once, and each look into `/proc/net/tcp` takes the time of many messages.
+        tokio::time::sleep(REFUSE_AFTER).await;
         return;
     }
     let Ok(onward) = TcpStream::connect(back).await else { return };

@@ -4,7 +4,8 @@
 //! begin ── load, faults ── finish: heal what is broken, quiet, healthy, leases gone, watches caught up, history read, checked, hashes equal
 //! ```
 
-use std::time::{Duration, Instant};
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, anyhow, ensure};
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use proto::etcdserverpb as pb;
 use proto::mvccpb::Event;
 
 use super::check::{Checker, Summary};
-use super::history::Clock;
+use super::history::{Clock, History, Watch};
 use super::members::{Cluster, HEALTHY_TIMEOUT, HashAt};
 use super::workload::{self, Workload};
 use crate::api::{Api, Request};
@@ -59,11 +60,20 @@ impl Trial {
     /// Starts the clients.
     pub fn begin(&mut self) {
         self.round += 1;
+        self.look_at_kinds();
         self.cluster.take_starts();
+        self.cluster.take_notes();
         let endpoints = self.endpoints();
         let revision = self.checker.revision();
         self.load =
             Some(Workload::start(self.config.clone(), self.round, self.clock, revision, endpoints));
+    }
+
+    fn look_at_kinds(&mut self) {
+        let nodes = self.cluster.nodes();
+        if nodes.iter().any(|node| node.kind.is_careless_with_leases()) {
+            self.checker.tolerate_deposed_leaders();
+        }
     }
 
     /// Tells the clients which members there are.
@@ -98,6 +108,8 @@ impl Trial {
     /// Mends links and pauses, ends the load, checks everything, and returns the hash that all members agree on.
     pub async fn finish(&mut self) -> Result<HashAt> {
         let mut load = self.load.take().context("no clients")?;
+        // Programs may have been replaced since the beginning.
+        self.look_at_kinds();
         if let Some(proxy) = self.cluster.proxy() {
             proxy.heal();
         }
@@ -121,11 +133,52 @@ impl Trial {
         let events = read_events(node.api(), self.checker.revision() + 1, revision)
             .await
             .with_context(|| format!("read the history from {}", node.name))?;
-        self.checker.check(history, &events).with_context(|| {
-            format!("history, as read from {} ({})", node.name, node.kind.label)
-        })?;
+        let recorded = history.clone();
+        let checked = self.checker.check(history, &events);
+        if checked.is_err() {
+            self.write_history(&recorded).context("write the history")?;
+        }
+        let (name, label) = {
+            let node = &self.cluster.nodes()[witness];
+            (node.name.clone(), node.kind.label.clone())
+        };
+        checked.with_context(|| format!("history (history.txt), as read from {name} ({label})"))?;
         ensure!(self.checker.leased_keys() == 0, "keys are left on leases that are gone");
         self.cluster.equal_hashes().await
+    }
+
+    /// Writes all that happened into `history.txt`, beside the logs, a line each, in the order of time.
+    fn write_history(&mut self, history: &History) -> Result<()> {
+        let mut lines: Vec<(Duration, String)> = Vec::new();
+        for (at, note) in self.cluster.take_notes() {
+            lines.push((self.clock.at(at), note));
+        }
+        for operation in &history.operations {
+            lines.push((operation.invoked, format!("{operation:?}")));
+        }
+        for watch in &history.watches {
+            let Watch { member, start, .. } = watch;
+            for batch in &watch.batches {
+                let what = format!("watch on {member} from revision {start}: {batch:?}");
+                lines.push((batch.received, what));
+            }
+        }
+        for (id, lease) in &history.leases {
+            for renewal in &lease.renewals {
+                lines.push((renewal.invoked, format!("lease {id:x}: {renewal:?}")));
+            }
+            if let Some(at) = lease.revoked {
+                lines.push((at, format!("lease {id:x}: revoked by its client")));
+            }
+        }
+        lines.sort();
+        // Logs have the time of day.
+        let mut text = format!("written at {:?} = {:?}\n", self.clock.now(), SystemTime::now());
+        for (at, line) in lines {
+            let _ = writeln!(text, "{:>12.6} {line}", at.as_secs_f64());
+        }
+        std::fs::write(self.cluster.folder().join("history.txt"), text)?;
+        Ok(())
     }
 
     /// Compacts all but the newest `keep` revisions of what was checked.

@@ -9,6 +9,11 @@
 //! acknowledges keep-alives. A new leader starts the time of all leases anew when it is elected; so a renewal counts from its
 //! sending, or from the last moment at which its leader surely had no successor, whichever is earlier. Surely: a
 //! write sent then was acknowledged in that term.
+//!
+//! Another it does promise and does not quite keep: a leader that is paused long enough to be deposed may, in the moment of
+//! waking up, take itself for the leader by an old confirmation, and have a lease revoked that its successor has renewed
+//! (found by this test on 3.5.16; its log lacks the line "Ignore the lease revoking request" then). With such members in
+//! the cluster a lease that has seen two terms may end early; these are counted. See [`Checker::tolerate_deposed_leaders`].
 
 use std::time::Duration;
 
@@ -61,6 +66,13 @@ impl Checker {
                 } else {
                     renewal.invoked
                 };
+                if from + lease.ttl > known && self.is_tolerant {
+                    let first = lease.renewals.iter().map(|renewal| renewal.term).min();
+                    if first.is_some_and(|term| term < observed.term_at(known)) {
+                        self.summary.leases_cut_short += 1;
+                        return Ok(());
+                    }
+                }
                 ensure!(
                     from + lease.ttl <= known,
                     "lease {id:x} expired too early: renewed by {renewal:?} (surely in force at {from:?}) for {:?}, gone at {known:?}",

@@ -338,3 +338,24 @@ fn a_deposed_leaders_renewal_counts_from_its_last_accepted_write() {
     change(2_100).unwrap();
     assert!(change(2_010).is_err());
 }
+
+#[test]
+fn a_lease_may_end_early_across_leaders_only_where_that_is_tolerated() {
+    let check = |gone_in_term, is_tolerant| {
+        let (mut history, witness) = leased(2_900);
+        let renewals = &mut history.leases.get_mut(&7).unwrap().renewals;
+        renewals[1].term = gone_in_term;
+        let end =
+            Outcome::Done { revision: 4, term: gone_in_term, is_written: false, found: vec![] };
+        outcome(&mut history, 2, end);
+        let mut checker = Checker::new();
+        if is_tolerant {
+            checker.tolerate_deposed_leaders();
+        }
+        checker.check(history, &witness).map(|()| checker.summary().leases_cut_short)
+    };
+    assert_eq!(check(2, true).unwrap(), 1);
+    assert!(check(2, false).is_err());
+    // One leader all the time has no excuse.
+    assert!(check(1, true).is_err());
+}
