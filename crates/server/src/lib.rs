@@ -36,6 +36,7 @@ mod reads;
 mod reconfiguration;
 mod request;
 pub mod signal;
+mod systemd;
 pub mod version;
 mod watching;
 

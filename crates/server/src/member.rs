@@ -26,7 +26,7 @@ use crate::reads::Reads;
 use crate::request::{ApplyRequests, Core};
 use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
-use crate::{cluster_version, compactor, grpc, http, listen, peer_port, publish};
+use crate::{cluster_version, compactor, grpc, http, listen, peer_port, publish, systemd};
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
 const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -138,6 +138,7 @@ impl Member {
                 member.stopping.subscribe(),
             ));
         }
+        systemd::ready();
         Ok(member)
     }
 

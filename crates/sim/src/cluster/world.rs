@@ -164,17 +164,18 @@ impl World {
         let to = message.to.0;
         let is_snapshot = matches!(message.body, raft::Body::Snapshot(_));
         let is_orphan = !self.env.swarm.outlives_sender && self.living(sent_by).is_none();
-        let Some(node) = self.nodes.get_mut(&to) else { return Ok(()) };
-        let is_lost = is_orphan || self.env.net.is_blocked(sent_by.node, to) || node.live.is_none();
+        // One that is to join may be known to others before it is there.
+        let node = self.nodes.get_mut(&to).filter(|node| node.live.is_some());
+        let is_lost = is_orphan || self.env.net.is_blocked(sent_by.node, to) || node.is_none();
         if is_snapshot {
             // The receiver says so once it has the snapshot on disk and has handed it to raft.
             let span = self.env.workload.around(20_000);
             self.env.after(span, Event::SnapshotSent { sent_by, to, is_taken: !is_lost });
         }
-        if is_lost {
+        let Some(node) = node.filter(|_| !is_lost) else {
             self.env.mark(if is_snapshot { Mark::SnapshotLost } else { Mark::MessageLost });
             return Ok(());
-        }
+        };
         match node.holds_back(Event::Deliver { sent_by, message }) {
             Some(Event::Deliver { message, .. }) => node.receive(*message, &mut self.env),
             _ => Ok(()),
