@@ -14,7 +14,7 @@
 //! - Sending never waits. A message that finds no room is lost and the peer reported unreachable: raft sends again.
 //! - Everything that arrives is hostile until checked: `codec` for bytes, `headers` for who speaks, `routes` for the order
 //!   of checks and the answers, which are etcd's to the letter.
-//! - Each task belongs to a [`channels::Channels`] or to a connection of [`serve`], and ends with it.
+//! - Each task belongs to a [`channels::Channels`] or to a connection of [`serve()`], and ends with it.
 //! - `dial` is the one place that makes connections, `serve` the one that takes them.
 //!
 //! Invariants
@@ -362,7 +362,7 @@ impl Transport {
         self.read().peers.get(&id)?.active_since()
     }
 
-    /// What other members ask for below `/raft`, for [`serve`].
+    /// What other members ask for below `/raft`, for [`serve()`].
     pub(crate) fn routes(self: &Arc<Self>) -> axum::Router {
         routes::routes(self)
     }

@@ -14,7 +14,7 @@
 //! - No write was known before it was sent. No linearizable answer is older than what anybody knew when it was asked for.
 //! - What an answer shows is what the model holds at the answer's revision.
 //! - Serializable reads of one client on one process never go back.
-//! - Watches ([`watch`]) and leases ([`lease`]) have files of their own.
+//! - Watches (`watch`) and leases (`lease`) have files of their own.
 
 mod lease;
 mod store;

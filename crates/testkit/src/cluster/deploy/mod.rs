@@ -1,8 +1,8 @@
 //! The deployment from the book: three hosts, 10.4.7.121 to 123, with the flags of an ordinary unit file, first without and then
 //! with TLS, looked at with `etcdctl` from the hosts themselves.
 //!
-//! Each host is a network namespace ([`namespace`]), so the real ports and addresses can be used, and several runs can go on at
-//! once. The certificates are made with `openssl`, as an operator would ([`certificate`]).
+//! Each host is a network namespace (`namespace`), so the real ports and addresses can be used, and several runs can go on at
+//! once. The certificates are made with `openssl`, as an operator would (`certificate`).
 
 mod certificate;
 mod namespace;
