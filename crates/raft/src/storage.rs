@@ -90,11 +90,12 @@ impl MemoryStorage {
         self.payload_bytes
     }
 
-    /// Returns the last entry to forget so that those behind it hold at most `bytes`.
-    pub fn excess(&self, bytes: u64) -> LogIndex {
+    /// Returns the last entry to forget so that those behind it hold at most `bytes`, or `up_to` if that is not enough. Looks
+    /// at no more entries than it names.
+    pub fn excess(&self, bytes: u64, up_to: LogIndex) -> LogIndex {
         let mut kept = self.payload_bytes;
         let too_many = self.entries.iter().take_while(|entry| {
-            let is_excess = kept > bytes;
+            let is_excess = kept > bytes && entry.index <= up_to;
             kept -= bytes_of(entry).min(kept);
             is_excess
         });

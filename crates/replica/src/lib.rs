@@ -415,8 +415,8 @@ impl Replica {
         let conf_state = self.core.conf_state();
         let storage = self.core.storage_mut();
         // A good part at once: forgetting is not to be asked for with every entry.
-        let excess = storage.excess(RETAINED_BYTES_MAX / 4 * 3);
-        let compact = excess.min(applied).min(followed.unwrap_or(applied));
+        let not_needed = applied.min(followed.unwrap_or(applied));
+        let compact = storage.excess(RETAINED_BYTES_MAX / 4 * 3, not_needed);
         if compact < storage.first_index() {
             return;
         }

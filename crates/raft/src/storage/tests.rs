@@ -105,9 +105,10 @@ fn what_entries_hold_is_counted() {
     storage.append([with(2, 5)]);
     assert_eq!(storage.payload_bytes(), 15);
     storage.append([with(3, 40)]);
-    assert_eq!(storage.excess(55), LogIndex(0));
-    assert_eq!(storage.excess(54), LogIndex(1));
-    assert_eq!(storage.excess(0), LogIndex(3));
+    assert_eq!(storage.excess(55, LogIndex(3)), LogIndex(0));
+    assert_eq!(storage.excess(54, LogIndex(3)), LogIndex(1));
+    assert_eq!(storage.excess(0, LogIndex(3)), LogIndex(3));
+    assert_eq!(storage.excess(0, LogIndex(2)), LogIndex(2));
     storage.compact(LogIndex(1)).unwrap();
-    assert_eq!((storage.payload_bytes(), storage.excess(0)), (45, LogIndex(3)));
+    assert_eq!((storage.payload_bytes(), storage.excess(0, LogIndex(3))), (45, LogIndex(3)));
 }

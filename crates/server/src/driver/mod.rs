@@ -8,6 +8,9 @@
 //!                       (bolt commits, raft snapshots, defragmentation)
 //! ```
 //!
+//! The first line is one thread while the member is alone, and three as soon as it knows of another: see [`heart`]. Messages to
+//! and from other members go through [`crate::peers`].
+//!
 //! [`heart`] carries out what `replica` asks for, with [`log_writer`], which owns the write-ahead log, and [`apply`], which
 //! owns the state machine. [`committer`] does everything slow that the state machine gives rise to. Threads talk over
 //! [`mailbox`]es only. One that fails says why over [`Failures`] and ends; the member then stops, since local doubt is
