@@ -56,6 +56,8 @@ const LAYERS: &[Layer] = &[
         uses: &["replica", "machine", "mvcc", "raft", "wal", "backend", "vfs", "proto"],
         kind: Kind::Pure,
     },
+    // Connections for those who serve and those who call.
+    Layer { name: "tls", uses: &[], kind: Kind::Shell },
     // Puts the parts together, so it sees all of them. Not `client`: it serves, it does not call itself.
     Layer {
         name: "server",
@@ -72,12 +74,13 @@ const LAYERS: &[Layer] = &[
             "bolt",
             "vfs",
             "rpc",
+            "tls",
             "proto",
         ],
         kind: Kind::Shell,
     },
-    Layer { name: "client", uses: &["rpc", "proto"], kind: Kind::Shell },
-    Layer { name: "etcd", uses: &["server"], kind: Kind::Shell },
+    Layer { name: "client", uses: &["rpc", "tls", "proto"], kind: Kind::Shell },
+    Layer { name: "etcd", uses: &["server", "tls"], kind: Kind::Shell },
     // `rpc` for the catalogue of errors, whose texts it shows.
     Layer { name: "etcdctl", uses: &["client", "rpc", "proto"], kind: Kind::Shell },
     // Works on files of a member that is down. `machine` for ids and the document of a snapshot file.

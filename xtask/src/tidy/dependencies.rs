@@ -12,7 +12,6 @@ const BANNED: &[(&str, &str)] = &[
     ("openssl", "TLS is rustls; a system library would have to be installed"),
     ("openssl-sys", "TLS is rustls; a system library would have to be installed"),
     ("native-tls", "TLS is rustls"),
-    ("cmake", "a build needs a Rust toolchain and nothing else"),
     ("protobuf-src", "messages are compiled by protox; a build needs no protoc"),
     ("failure", "unmaintained"),
 ];
@@ -20,12 +19,14 @@ const BANNED: &[(&str, &str)] = &[
 /// Crates that are there in two versions, and why. A line that is not needed any more is a complaint too.
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "tonic stays with 0.22"),
+    ("getrandom", "ring, which rcgen and rustls could use and do not, stays with 0.2: locked, never built"),
     ("hashbrown", "petgraph (code generation only) is behind indexmap"),
     ("itertools", "prost-derive and prost-build move apart"),
     ("logos", "protox-parse and prost-reflect (code generation only) move apart"),
     ("logos-codegen", "as logos"),
     ("logos-derive", "as logos"),
     ("syn", "derive macros move to 3 one by one; build time only"),
+    ("untrusted", "aws-lc-rs and rustls-webpki move apart"),
     ("unicode-width", "miette (code generation only) stays with 0.1"),
 ];
 

@@ -1,0 +1,390 @@
+//! Both sides of real handshakes over loopback sockets: who is let in, who is not, and what changes without a restart.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
+use tls::{Acceptor, Ciphers, Connector, Names, Pair, Settings, Versions};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// An authority, whose certificates are files in a folder.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+    folder: PathBuf,
+    next_serial: AtomicU64,
+}
+
+impl Authority {
+    fn new(folder: &Path, name: &str) -> Self {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let key = KeyPair::generate().unwrap();
+        let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
+        let folder = folder.join(name);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("ca.pem"), issuer.pem()).unwrap();
+        Self { issuer, folder, next_serial: AtomicU64::new(0x1f) }
+    }
+
+    fn ca(&self) -> Option<PathBuf> {
+        Some(self.folder.join("ca.pem"))
+    }
+
+    /// Signs; the files carry the name, as the certificate does.
+    fn sign(&self, name: &str, hosts: &[&str]) -> Pair {
+        let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
+        let mut params = CertificateParams::new(hosts).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
+        params.serial_number = Some(SerialNumber::from(serial));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let pair = Pair {
+            certificate: self.folder.join(format!("{name}.pem")),
+            key: self.folder.join(format!("{name}-key.pem")),
+        };
+        fs::write(&pair.key, key.serialize_pem()).unwrap();
+        fs::write(&pair.certificate, certificate.pem()).unwrap();
+        pair
+    }
+
+    /// Revokes serial numbers, as DER or PEM.
+    fn revoke(&self, serials: &[u64], is_pem: bool) -> Vec<u8> {
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2024, 1, 1),
+            next_update: rcgen::date_time_ymd(2044, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials
+                .iter()
+                .map(|&serial| RevokedCertParams {
+                    serial_number: SerialNumber::from(serial),
+                    revocation_time: rcgen::date_time_ymd(2024, 1, 1),
+                    reason_code: None,
+                    invalidity_date: None,
+                })
+                .collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.issuer).unwrap();
+        if is_pem { list.pem().unwrap().into_bytes() } else { list.der().to_vec() }
+    }
+}
+
+/// What became of a connection: what each side says, or the text of its error.
+async fn meet(
+    server: &Settings,
+    client: &Settings,
+    name: &str,
+) -> (Result<(), String>, Result<(), String>) {
+    let acceptor = Acceptor::new(server, &["h2", "http/1.1"]).unwrap();
+    let connector = Connector::new(client, &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepting = async {
+        let (socket, _) = listener.accept().await?;
+        let mut stream = acceptor.accept(socket).await?;
+        let mut read = [0; 4];
+        stream.read_exact(&mut read).await?;
+        assert_eq!(&read, b"ping");
+        stream.write_all(b"pong").await?;
+        stream.shutdown().await
+    };
+    let dialling = async {
+        let socket = TcpStream::connect(address).await?;
+        let mut stream = connector.connect(socket, name).await?;
+        stream.write_all(b"ping").await?;
+        // With TLS 1.3 a client learns only here that its certificate was not believed.
+        let mut read = [0; 4];
+        stream.read_exact(&mut read).await?;
+        assert_eq!(&read, b"pong");
+        Ok(())
+    };
+    let (accepted, dialled): (io::Result<()>, io::Result<()>) = tokio::join!(accepting, dialling);
+    let text = |error: io::Error| error.to_string();
+    (accepted.map_err(text), dialled.map_err(text))
+}
+
+async fn is_let_in(server: &Settings, client: &Settings) -> bool {
+    matches!(meet(server, client, "127.0.0.1").await, (Ok(()), Ok(())))
+}
+
+#[tokio::test]
+async fn a_server_is_believed_for_its_authority_and_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) =
+        (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "other"));
+    let server = Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1", "localhost"])),
+        ..Settings::default()
+    };
+    let client = |ca| Settings { trusted_ca: ca, ..Settings::default() };
+    for name in ["127.0.0.1", "localhost"] {
+        assert_eq!(meet(&server, &client(ours.ca()), name).await, (Ok(()), Ok(())), "{name}");
+    }
+    let (_, refused) = meet(&server, &client(ours.ca()), "elsewhere").await;
+    assert!(refused.unwrap_err().contains("not valid for name"), "another name");
+    let (_, refused) = meet(&server, &client(other.ca()), "localhost").await;
+    assert!(refused.unwrap_err().contains("UnknownIssuer"), "another authority");
+    let careless = Settings { skip_server_check: true, ..Settings::default() };
+    assert_eq!(meet(&server, &careless, "elsewhere").await, (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn a_caller_without_a_believed_certificate_is_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) =
+        (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "other"));
+    // Authorities alone make a certificate necessary.
+    let server = Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ours.ca(),
+        ..Settings::default()
+    };
+    let client = |pair| Settings { trusted_ca: ours.ca(), pair, ..Settings::default() };
+    assert!(is_let_in(&server, &client(Some(ours.sign("client", &[])))).await);
+    let (refused, _) = meet(&server, &client(None), "127.0.0.1").await;
+    assert_eq!(refused.unwrap_err(), "peer sent no certificates");
+    let (refused, _) = meet(&server, &client(Some(other.sign("client", &[]))), "127.0.0.1").await;
+    assert!(refused.unwrap_err().contains("UnknownIssuer"));
+    // What is shown to servers can be another pair than what is shown to callers.
+    let two = Settings {
+        client_pair: Some(ours.sign("as-client", &[])),
+        ..client(Some(other.sign("as-server", &[])))
+    };
+    assert!(is_let_in(&server, &two).await);
+}
+
+#[tokio::test]
+async fn names_of_callers_are_restricted() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let server = |names| Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ours.ca(),
+        names,
+        ..Settings::default()
+    };
+    let client = |pair| Settings { trusted_ca: ours.ca(), pair: Some(pair), ..Settings::default() };
+    let list = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+    let (alice, bob) =
+        (ours.sign("alice", &["a.example.org"]), ours.sign("bob", &["b.example.org"]));
+    for names in [
+        Names::Common(list(&["carol", "alice"])),
+        Names::Hosts(list(&["a.example.org", "10.0.0.1"])),
+    ] {
+        let server = server(names);
+        assert!(is_let_in(&server, &client(alice.clone())).await);
+        let (refused, _) = meet(&server, &client(bob.clone()), "127.0.0.1").await;
+        assert!(refused.unwrap_err().contains("client certificate authentication failed"));
+    }
+    assert!(Names::of(list(&["a"]), list(&["b"])).is_err());
+}
+
+#[tokio::test]
+async fn what_is_revoked_while_the_listener_runs_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let list = folder.path().join("revoked.crl");
+    let server = Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ours.ca(),
+        revoked: Some(list.clone()),
+        ..Settings::default()
+    };
+    // The server's own is 0x1f.
+    let client = Settings {
+        trusted_ca: ours.ca(),
+        pair: Some(ours.sign("client", &[])),
+        ..Settings::default()
+    };
+    for is_pem in [false, true] {
+        fs::write(&list, ours.revoke(&[0x77], is_pem)).unwrap();
+        assert!(is_let_in(&server, &client).await);
+        fs::write(&list, ours.revoke(&[0x77, 0x20], is_pem)).unwrap();
+        let (refused, _) = meet(&server, &client, "127.0.0.1").await;
+        assert!(refused.unwrap_err().contains("transport: certificate serial 20 revoked"));
+    }
+    fs::write(&list, "not a list").unwrap();
+    assert!(!is_let_in(&server, &client).await);
+}
+
+#[tokio::test]
+async fn a_replaced_pair_is_shown_from_the_next_handshake_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (Authority::new(folder.path(), "old"), Authority::new(folder.path(), "new"));
+    let pair = old.sign("server", &["127.0.0.1"]);
+    let acceptor =
+        Acceptor::new(&Settings { pair: Some(pair.clone()), ..Settings::default() }, &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let shows = async |ca: Option<PathBuf>| {
+        let trusting = Settings { trusted_ca: ca, ..Settings::default() };
+        let connector = Connector::new(&trusting, &[]).unwrap();
+        let accepting = async { acceptor.accept(listener.accept().await?.0).await };
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (_, dialled) = tokio::join!(accepting, connector.connect(socket, "127.0.0.1"));
+        dialled.is_ok()
+    };
+    assert!(shows(old.ca()).await);
+    let replacement = new.sign("server", &["127.0.0.1"]);
+    fs::rename(replacement.key, &pair.key).unwrap();
+    // Half-way the two do not belong together, and nobody is served.
+    assert!(!shows(old.ca()).await);
+    fs::rename(replacement.certificate, &pair.certificate).unwrap();
+    assert!(shows(new.ca()).await);
+    assert!(!shows(old.ca()).await);
+}
+
+#[tokio::test]
+async fn generated_certificates_are_kept_and_serve_those_who_do_not_check() {
+    let folder = tempfile::tempdir().unwrap();
+    let fixtures = folder.path().join("fixtures/peer");
+    let hosts = ["127.0.0.1".to_owned(), "127.0.0.1".to_owned(), "localhost".to_owned()];
+    let made = tls::generate(&fixtures, &hosts, 1).unwrap();
+    assert!(made.is_new);
+    let before = fs::read(&made.pair.certificate).unwrap();
+    assert!(!tls::generate(&fixtures, &hosts, 1).unwrap().is_new);
+    assert_eq!(fs::read(&made.pair.certificate).unwrap(), before);
+    let mode = |path: &Path| {
+        use std::os::unix::fs::PermissionsExt as _;
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    };
+    assert_eq!((mode(&made.pair.key), mode(&fixtures)), (0o600, 0o700));
+
+    let both =
+        Settings { pair: Some(made.pair.clone()), skip_server_check: true, ..Settings::default() };
+    assert!(is_let_in(&both, &both).await);
+    // Who trusts that very certificate believes it.
+    let trusting =
+        Settings { trusted_ca: Some(made.pair.certificate.clone()), ..Settings::default() };
+    assert!(is_let_in(&both, &trusting).await);
+    assert!(tls::generate(&fixtures, &hosts, 0).is_err());
+}
+
+#[tokio::test]
+async fn a_certificate_that_could_sign_others_is_believed_when_it_is_trusted_itself() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    let certificate = params.self_signed(&key).unwrap();
+    let pair =
+        Pair { certificate: folder.path().join("one.pem"), key: folder.path().join("one-key.pem") };
+    fs::write(&pair.certificate, certificate.pem()).unwrap();
+    fs::write(&pair.key, key.serialize_pem()).unwrap();
+    let all = Settings {
+        trusted_ca: Some(pair.certificate.clone()),
+        pair: Some(pair.clone()),
+        ..Settings::default()
+    };
+    assert!(is_let_in(&all, &all).await);
+    let (_, refused) = meet(&all, &all, "elsewhere").await;
+    assert!(refused.unwrap_err().contains("not valid for name"));
+    let other = Authority::new(folder.path(), "other");
+    let strangers = Settings { trusted_ca: other.ca(), ..Settings::default() };
+    let (_, refused) = meet(&all, &strangers, "127.0.0.1").await;
+    refused.unwrap_err();
+}
+
+#[tokio::test]
+async fn a_member_s_certificate_is_compared_with_its_address() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let server = Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ours.ca(),
+        check_origin: true,
+        ..Settings::default()
+    };
+    for (name, hosts, passes) in [
+        ("nameless", &[][..], true),
+        ("here", &["127.0.0.1"], true),
+        ("elsewhere", &["10.4.7.121"], false),
+    ] {
+        let client = Settings {
+            trusted_ca: ours.ca(),
+            pair: Some(ours.sign(name, hosts)),
+            ..Settings::default()
+        };
+        assert_eq!(is_let_in(&server, &client).await, passes, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn versions_and_suites_are_agreed_on_or_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let pair = Some(ours.sign("server", &["127.0.0.1"]));
+    let of = |min, max, ciphers| {
+        let versions = Versions::parse(min, max).unwrap();
+        Settings {
+            pair: pair.clone(),
+            trusted_ca: None,
+            versions,
+            ciphers: Ciphers::parse(ciphers, versions).unwrap(),
+            skip_server_check: true,
+            ..Settings::default()
+        }
+    };
+    let gcm = "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256";
+    let chacha = "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305";
+    assert!(is_let_in(&of("", "TLS1.2", gcm), &of("", "", "")).await);
+    assert!(!is_let_in(&of("", "TLS1.2", gcm), &of("", "TLS1.2", chacha)).await);
+    assert!(!is_let_in(&of("TLS1.3", "", ""), &of("", "TLS1.2", "")).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn silence_and_noise_end_the_connection() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let settings =
+        Settings { pair: Some(ours.sign("server", &["127.0.0.1"])), ..Settings::default() };
+    let acceptor = Acceptor::new(&settings, &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let error = acceptor.accept(socket).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    drop(client);
+
+    client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let (socket, _) = listener.accept().await.unwrap();
+    let error = acceptor.accept(socket).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn files_that_are_no_certificates_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let (one, two) = (ours.sign("one", &[]), ours.sign("two", &[]));
+    let text = |settings: &Settings| Acceptor::new(settings, &[]).unwrap_err().to_string();
+    let with = |certificate: &Path, key: &Path| Settings {
+        pair: Some(Pair { certificate: certificate.into(), key: key.into() }),
+        ..Settings::default()
+    };
+    let absent = folder.path().join("absent.pem");
+    assert_eq!(
+        text(&with(&absent, &one.key)),
+        format!("open {}: No such file or directory (os error 2)", absent.display())
+    );
+    assert!(text(&with(&one.certificate, &two.key)).contains("one.pem"));
+    assert!(text(&with(&one.key, &one.key)).contains("one-key.pem: it holds no certificate"));
+    let garbage = folder.path().join("garbage.pem");
+    fs::write(&garbage, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+    let settings = Settings { trusted_ca: Some(garbage), ..with(&one.certificate, &one.key) };
+    assert!(text(&settings).contains("garbage.pem"));
+    assert_eq!(
+        Pair::of("a", "").unwrap_err().to_string(),
+        "KeyFile and CertFile must both be present[key: , cert: a]"
+    );
+}
