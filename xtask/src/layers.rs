@@ -82,7 +82,7 @@ const LAYERS: &[Layer] = &[
     Layer { name: "client", uses: &["rpc", "tls", "proto"], kind: Kind::Shell },
     Layer { name: "etcd", uses: &["server", "tls"], kind: Kind::Shell },
     // `rpc` for the catalogue of errors, whose texts it shows.
-    Layer { name: "etcdctl", uses: &["client", "rpc", "proto"], kind: Kind::Shell },
+    Layer { name: "etcdctl", uses: &["client", "rpc", "tls", "proto"], kind: Kind::Shell },
     // Works on files of a member that is down. `machine` for ids and the document of a snapshot file.
     Layer {
         name: "etcdutl",

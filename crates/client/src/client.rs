@@ -10,7 +10,9 @@ use tokio::time::Instant;
 use tonic::metadata::{Ascii, AsciiMetadataValue, MetadataValue};
 use tonic::{Code, Request, Response, Status};
 
-use crate::endpoint::{Endpoint, Scheme};
+use tls::Connector;
+
+use crate::endpoint::{Address, Endpoint, Scheme};
 use crate::error::{Error, Result};
 use crate::retry::{self, FailedAttempt, Observer, Policy};
 use crate::transport::{Carrier, Dialing, Transport};
@@ -24,6 +26,8 @@ const REQUEST_BYTES_MAX: usize = 2 << 20;
 /// How a [`Client`] is made. `Default` is etcdctl's.
 #[derive(Clone)]
 pub struct Options {
+    /// How connections are secured; what `None` means depends on the first endpoint's scheme (see the crate's documentation).
+    pub tls: Option<tls::Settings>,
     /// Name and password; with them, each connection authenticates first.
     pub user: Option<(String, String)>,
     /// Limits that first authentication.
@@ -43,6 +47,7 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
+            tls: None,
             user: None,
             dial_timeout: Duration::from_secs(2),
             keepalive_time: None,
@@ -109,10 +114,9 @@ impl Client {
         if endpoints.is_empty() {
             return Err(Error::NoEndpoints);
         }
-        if let Some(tls) = endpoints.iter().find(|endpoint| endpoint.scheme == Scheme::Tls) {
-            return Err(Error::TlsNotSupported { endpoint: tls.text.clone() });
-        }
+        let tls = connector(&endpoints, &options)?;
         let dialing = Dialing {
+            tls,
             keepalive_time: options.keepalive_time,
             keepalive_timeout: options.keepalive_timeout,
         };
@@ -264,6 +268,7 @@ impl Client {
             observer(&FailedAttempt {
                 target: &first.target(),
                 connection: carrier.get().cloned(),
+                is_secure: self.shared.transport.is_secure(),
                 attempt,
                 error: error.grpc_text(),
             });
@@ -307,6 +312,23 @@ impl Client {
     fn store_token(&self, token: Option<MetadataValue<Ascii>>) {
         *self.shared.token.lock().unwrap_or_else(PoisonError::into_inner) = token;
     }
+}
+
+/// What secures connections, if they are to be: the first endpoint speaks for all.
+fn connector(endpoints: &[Endpoint], options: &Options) -> Result<Option<Connector>> {
+    let settings = match endpoints.first().map(|endpoint| endpoint.scheme) {
+        Some(Scheme::Tls) => Some(options.tls.clone().unwrap_or_default()),
+        Some(Scheme::None) => options.tls.clone(),
+        Some(Scheme::Plain) | None => None,
+    };
+    let Some(settings) = settings else { return Ok(None) };
+    if let Some(unix) = endpoints.iter().find(|e| matches!(e.address, Address::Unix(_))) {
+        return Err(Error::Tls(format!(
+            "TLS over Unix sockets is not served yet: {:?}",
+            unix.text
+        )));
+    }
+    Connector::new(&settings, &["h2"]).map(Some).map_err(|error| Error::Tls(error.to_string()))
 }
 
 /// A server's stream, which keeps its connection alive.

@@ -13,12 +13,9 @@ pub enum Error {
     /// The client was given no endpoint.
     #[error("etcdclient: no available endpoints")]
     NoEndpoints,
-    /// The endpoint asks for TLS, which this client does not speak yet.
-    #[error("TLS is not implemented yet: endpoint {endpoint:?} asks for it")]
-    TlsNotSupported {
-        /// The endpoint's text.
-        endpoint: String,
-    },
+    /// Connections cannot be secured as asked for: a file is missing or holds something else.
+    #[error("{0}")]
+    Tls(String),
     /// The server answered with an error, or the connection broke under the call ([`Code::Unavailable`]).
     #[error("{}", rpc_text(*code, message))]
     Rpc {
@@ -45,7 +42,7 @@ impl Error {
     pub fn code(&self) -> Code {
         match self {
             Self::NoEndpoints => Code::Unavailable,
-            Self::TlsNotSupported { .. } => Code::Unimplemented,
+            Self::Tls(_) => Code::Unavailable,
             Self::Rpc { code, .. } => *code,
             Self::DeadlineExceeded { .. } => Code::DeadlineExceeded,
         }
@@ -54,7 +51,7 @@ impl Error {
     /// The gRPC status message.
     pub fn message(&self) -> String {
         match self {
-            Self::NoEndpoints | Self::TlsNotSupported { .. } => self.to_string(),
+            Self::NoEndpoints | Self::Tls(_) => self.to_string(),
             Self::Rpc { message, .. } => message.clone(),
             Self::DeadlineExceeded { detail } => detail.clone(),
         }
@@ -64,9 +61,7 @@ impl Error {
     pub fn etcd(&self) -> Option<rpc::errors::Error> {
         match self {
             Self::Rpc { message, .. } => constant(message),
-            Self::NoEndpoints | Self::TlsNotSupported { .. } | Self::DeadlineExceeded { .. } => {
-                None
-            }
+            Self::NoEndpoints | Self::Tls(_) | Self::DeadlineExceeded { .. } => None,
         }
     }
 

@@ -9,7 +9,8 @@
 //! - **Watches and lease keep-alives** survive a lost connection: they resume where they stopped, without a gap or a duplicate.
 //! - Every call carries `client-api-version`; calls that ask for it carry `hasleader`.
 //!
-//! Deliberately absent: TLS. An `https://` or `unixs://` endpoint is refused with [`Error::TlsNotSupported`], never downgraded.
+//! - **TLS** as the first endpoint's scheme says, as in etcd's client: `https` is secured, `http` never, and without a scheme
+//!   [`Options::tls`] decides. `unixs://` is refused.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), client::Error> {

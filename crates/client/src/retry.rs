@@ -33,6 +33,8 @@ pub struct FailedAttempt<'a> {
     pub target: &'a str,
     /// Peer and local address of the connection, once there was one.
     pub connection: Option<(String, String)>,
+    /// Whether connections are secured.
+    pub is_secure: bool,
     /// Attempts made before this one.
     pub attempt: u32,
     /// The error in gRPC's long form.

@@ -20,9 +20,11 @@ use std::time::Duration;
 use http::uri::{Authority, PathAndQuery, Scheme as UriScheme};
 use hyper::client::conn::http2::{Connection, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tls::Connector;
 use tokio::net::{TcpStream, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
 
@@ -46,6 +48,8 @@ const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 /// How connections are made.
 #[derive(Clone, Debug)]
 pub(crate) struct Dialing {
+    /// Secures each connection.
+    pub(crate) tls: Option<Connector>,
     pub(crate) keepalive_time: Option<Duration>,
     pub(crate) keepalive_timeout: Duration,
 }
@@ -73,13 +77,22 @@ impl Transport {
                 tokio::spawn(task).abort_handle()
             })
             .collect();
-        Self { pool: Arc::new(Pool { shared, tasks }) }
+        Self { pool: Arc::new(Pool { shared, tasks, is_secure: dialing.tls.is_some() }) }
+    }
+
+    /// Whether connections are secured.
+    pub(crate) fn is_secure(&self) -> bool {
+        self.pool.is_secure
     }
 
     /// Why the latest connection attempt failed, in gRPC's words; empty while something is connected.
     pub(crate) fn trouble(&self) -> Option<String> {
         let state = self.pool.shared.lock();
         if state.slots.iter().any(Option::is_some) { None } else { state.last_error.clone() }
+    }
+
+    fn scheme(&self) -> UriScheme {
+        if self.is_secure() { UriScheme::HTTPS } else { UriScheme::HTTP }
     }
 
     async fn send(
@@ -92,7 +105,7 @@ impl Transport {
         let mut request = http::Request::from_parts(parts, body);
         loop {
             let mut ready = self.pool.shared.pick().await;
-            *request.uri_mut() = uri(ready.authority.clone(), path.clone());
+            *request.uri_mut() = uri(self.scheme(), ready.authority.clone(), path.clone());
             if let Some(carrier) = &carrier {
                 // Set once: a call that moves on to a second connection reports the first.
                 let _ = carrier.set((ready.peer.clone(), ready.local.clone()));
@@ -133,6 +146,7 @@ impl tower_service::Service<http::Request<Body>> for Transport {
 /// Ends the connection tasks with the last user.
 struct Pool {
     shared: Arc<Shared>,
+    is_secure: bool,
     tasks: Vec<AbortHandle>,
 }
 
@@ -209,12 +223,17 @@ async fn keep_connected(shared: Arc<Shared>, index: usize, endpoint: Endpoint, d
         let attempt = tokio::time::timeout(CONNECT_TIMEOUT, dial(&endpoint, &dialing)).await;
         let failure = match attempt {
             Ok(Ok((ready, connection))) => {
+                let since = Instant::now();
                 shared.publish(index, Some(ready));
-                backoff = BACKOFF_FIRST;
                 // Drives the connection until it closes; why it closed reaches the calls that were on it.
                 let _ = connection.await;
                 shared.publish(index, None);
-                continue;
+                if since.elapsed() >= BACKOFF_FIRST {
+                    backoff = BACKOFF_FIRST;
+                    continue;
+                }
+                // Whoever closes at once does not speak HTTP/2, or speaks it on TLS: trying again at once would not end.
+                "error reading server preface: EOF".to_owned()
             }
             Ok(Err(failure)) => failure,
             Err(_) => "transport: Error while dialing: i/o timeout".to_owned(),
@@ -249,6 +268,10 @@ async fn dial(endpoint: &Endpoint, dialing: &Dialing) -> Result<(Ready, Driver),
             let peer = stream.peer_addr().map(|a| a.to_string()).unwrap_or_default();
             // Requests are small and answered one by one: waiting for more bytes to send only adds latency.
             stream.set_nodelay(true).map_err(|error| dial_error("tcp", address, &error))?;
+            let stream = match &dialing.tls {
+                None => tls::Stream::Plain(stream),
+                Some(connector) => secured(connector, stream, address).await?,
+            };
             let (sender, connection) = handshake(stream, dialing).await?;
             Ok((Ready { sender, authority, peer, local }, Box::pin(connection)))
         }
@@ -264,6 +287,20 @@ async fn dial(endpoint: &Endpoint, dialing: &Dialing) -> Result<(Ready, Driver),
             ))
         }
     }
+}
+
+/// Shakes hands with the host of an address.
+async fn secured(
+    connector: &Connector,
+    stream: TcpStream,
+    address: &str,
+) -> Result<tls::Stream, String> {
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    connector
+        .connect(stream, host)
+        .await
+        .map_err(|error| format!("transport: authentication handshake failed: {error}"))
 }
 
 async fn handshake<S>(
@@ -316,9 +353,9 @@ fn dial_error(network: &str, address: &str, error: &std::io::Error) -> String {
     format!("transport: Error while dialing: dial {network} {address}: {reason}")
 }
 
-fn uri(authority: Authority, path: Option<PathAndQuery>) -> http::Uri {
+fn uri(scheme: UriScheme, authority: Authority, path: Option<PathAndQuery>) -> http::Uri {
     let mut parts = http::uri::Parts::default();
-    parts.scheme = Some(UriScheme::HTTP);
+    parts.scheme = Some(scheme);
     parts.authority = Some(authority);
     parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
     http::Uri::from_parts(parts).unwrap_or_default()

@@ -296,10 +296,19 @@ async fn a_call_waits_for_a_server_that_comes_up() {
 }
 
 #[tokio::test]
-async fn tls_and_nothing_are_refused() {
+async fn what_cannot_be_secured_and_nothing_are_refused() {
     let options = Options::default;
-    let tls = Client::connect(["https://127.0.0.1:1"], options()).await.unwrap_err();
-    assert_eq!(tls, Error::TlsNotSupported { endpoint: "https://127.0.0.1:1".to_owned() });
+    let tls = Client::connect(["unixs://127.0.0.1:1"], options()).await.unwrap_err();
+    let text = "TLS over Unix sockets is not served yet: \"unixs://127.0.0.1:1\"";
+    assert_eq!(tls, Error::Tls(text.to_owned()));
+    let absent =
+        tls::Settings { trusted_ca: Some("/absent/ca.pem".into()), ..tls::Settings::default() };
+    let with_absent = Options { tls: Some(absent), ..options() };
+    let error = Client::connect(["127.0.0.1:1"], with_absent.clone()).await.unwrap_err();
+    let text = "open /absent/ca.pem: No such file or directory (os error 2)";
+    assert_eq!(error, Error::Tls(text.to_owned()));
+    // A plain endpoint is plain, whatever is configured.
+    assert!(Client::connect(["http://127.0.0.1:1"], with_absent).await.is_ok());
     assert_eq!(Client::connect([""; 0], options()).await.unwrap_err(), Error::NoEndpoints);
 }
 

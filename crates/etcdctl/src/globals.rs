@@ -43,6 +43,7 @@ pub struct Globals {
     dial_timeout: Duration,
     keepalive_time: Duration,
     keepalive_timeout: Duration,
+    tls: Option<tls::Settings>,
     user: Option<(String, String)>,
 }
 
@@ -60,12 +61,13 @@ impl Globals {
             return Err(Failure::error("DNS discovery (--discovery-srv) is not implemented yet"));
         }
         let endpoints = values.list("endpoints");
-        check_tls(&values, &endpoints)?;
+        let tls = tls(&values, &endpoints)?;
         let user = user(&values)?;
         let format = Format::parse(&values.text("write-out"))?;
         Ok(Self {
             style: Style { format, hex: values.bool("hex"), value_only: false },
             endpoints,
+            tls,
             command_timeout: values.duration("command-timeout"),
             has_command_timeout: flags.is_given("command-timeout"),
             dial_timeout: values.duration("dial-timeout"),
@@ -101,6 +103,7 @@ impl Globals {
         logger: &'static str,
     ) -> Result<Client, Failure> {
         let options = Options {
+            tls: self.tls.clone(),
             user: self.user.clone(),
             dial_timeout: self.dial_timeout,
             keepalive_time: Some(self.keepalive_time),
@@ -126,7 +129,8 @@ fn log_attempt(logger: &str, attempt: &FailedAttempt<'_>) {
     let target = format!("etcd-endpoints://0x0/{}", attempt.target);
     let peer = match &attempt.connection {
         Some((peer, local)) => {
-            format!("Peer{{Addr: '{peer}', LocalAddr: '{local}', AuthInfo: 'insecure'}}")
+            let security = if attempt.is_secure { "tls" } else { "insecure" };
+            format!("Peer{{Addr: '{peer}', LocalAddr: '{local}', AuthInfo: '{security}'}}")
         }
         None => "Peer{Addr: <nil>, LocalAddr: <nil>, AuthInfo: <nil>}".to_owned(),
     };
@@ -249,38 +253,34 @@ impl Values<'_> {
     }
 }
 
-/// Refuses what would be a TLS connection, and nothing else: with an `http://` endpoint certificates are ignored, as in etcd.
-fn check_tls(values: &Values<'_>, endpoints: &[String]) -> Result<(), Failure> {
-    let mut has_files = false;
-    for name in ["cert", "key", "cacert"] {
+/// What the flags say about securing connections; `None` says nothing. An `http://` endpoint stays plain all the same.
+fn tls(values: &Values<'_>, endpoints: &[String]) -> Result<Option<tls::Settings>, Failure> {
+    let path = |name: &str| -> Result<String, Failure> {
         let path = values.text(name);
         if path.is_empty() && values.flags.is_given(name) {
             return Err(Failure::arguments(format!("empty string is passed to --{name} option")));
         }
-        if path.is_empty() {
-            continue;
-        }
-        has_files = true;
-        if let Err(error) = std::fs::File::open(&path) {
+        if !path.is_empty()
+            && let Err(error) = std::fs::File::open(&path)
+        {
             return Err(Failure::arguments(format!(
                 "open {path}: {}",
                 crate::commands::io_text(&error)
             )));
         }
+        Ok(path)
+    };
+    let (certificate, key, authority) = (path("cert")?, path("key")?, path("cacert")?);
+    let is_silent = certificate.is_empty() && key.is_empty() && authority.is_empty();
+    let skip_server_check = values.bool("insecure-skip-tls-verify");
+    let first = endpoints.first().map(|text| Endpoint::parse(text).scheme);
+    if is_silent && values.bool("insecure-transport") && first != Some(Scheme::Tls) {
+        return Ok(None);
     }
-    let parsed: Vec<Endpoint> = endpoints.iter().map(|text| Endpoint::parse(text)).collect();
-    if parsed.iter().any(|endpoint| endpoint.scheme == Scheme::Tls) {
-        return Err(Failure::new(
-            Exit::BadConnection,
-            "TLS is not implemented yet: https:// and unixs:// endpoints cannot be used",
-        ));
-    }
-    let is_schemeless = parsed.first().is_some_and(|endpoint| endpoint.scheme == Scheme::None);
-    if is_schemeless && (has_files || !values.bool("insecure-transport")) {
-        let text = "TLS is not implemented yet: --cert, --key, --cacert and --insecure-transport=false cannot be used";
-        return Err(Failure::new(Exit::BadConnection, text));
-    }
-    Ok(())
+    let pair =
+        tls::Pair::of(&certificate, &key).map_err(|error| Failure::arguments(error.to_string()))?;
+    let trusted_ca = Some(authority).filter(|path| !path.is_empty()).map(Into::into);
+    Ok(Some(tls::Settings { pair, trusted_ca, skip_server_check, ..tls::Settings::default() }))
 }
 
 /// Name and password, asking for the latter if only the name is given.

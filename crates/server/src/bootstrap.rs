@@ -37,6 +37,12 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// A secured listener without anything to show.
+    #[error("{0}")]
+    NoCertificate(String),
+    /// Certificates, keys or authorities that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] tls::Error),
     /// A thread cannot be started, or signals cannot be listened to.
     #[error("{what}")]
     System {

@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
+use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// What does not fit is written through: above it, copying costs more than a system call.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -169,11 +169,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 }
 
-impl<S: Connected> Connected for Gathered<S> {
-    type ConnectInfo = S::ConnectInfo;
+impl Connected for Gathered<tls::Stream> {
+    type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.inner.connect_info()
+        self.inner.socket().connect_info()
     }
 }
 

@@ -13,7 +13,7 @@ use machine::Version;
 use machine::bootstrap::Founding;
 
 use crate::config::{ClusterState, Config, Url};
-use crate::peer::{Answer, PeerClient};
+use crate::peer::{Answer, Dialler, PeerClient};
 use crate::peer_port::MemberRow;
 use crate::version;
 
@@ -64,8 +64,11 @@ pub enum JoinError {
 }
 
 /// Asks the other members, if there is a reason to. `None` when this member founds its cluster.
-pub(crate) async fn survey(config: &Config) -> Result<Option<Joining>, JoinError> {
-    let client = PeerClient::new(config.peer_dial_limit());
+pub(crate) async fn survey(
+    config: &Config,
+    dialler: &Dialler,
+) -> Result<Option<Joining>, JoinError> {
+    let client = PeerClient::new(dialler.clone());
     match config.initial_cluster_state {
         ClusterState::New if config.initial_cluster.len() > 1 => {
             refuse_second_beginning(config, &client).await?;

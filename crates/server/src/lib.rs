@@ -35,6 +35,7 @@ mod raft_log;
 mod reads;
 mod reconfiguration;
 mod request;
+mod secure;
 pub mod signal;
 mod systemd;
 pub mod version;

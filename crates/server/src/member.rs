@@ -19,11 +19,12 @@ use crate::driver::mailbox::{Receiver, Wait, mailbox};
 use crate::driver::{Failure, Failures};
 use crate::facts::Facts;
 use crate::joining::{self, Joining};
-use crate::peer::{self, Identity, Options, Transport};
+use crate::peer::{self, Dialler, Identity, Options, Transport};
 use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::Reads;
 use crate::request::{ApplyRequests, Core};
+use crate::secure::Secured;
 use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
 use crate::{cluster_version, compactor, grpc, http, listen, peer_port, publish, systemd};
@@ -83,6 +84,8 @@ impl Member {
             .map_err(|source| StartError::System { what: "listen to signals", source })?;
         log_start(&config);
         // Before anything is written: a port that is taken must not leave a half-made directory.
+        let own_config = config.clone();
+        let secured = off_executor(move || Secured::of(&own_config)).await?;
         let peer_listeners = listen::bind(&config.listen_peer_urls).await?;
         let client_listeners = listen::bind(&config.listen_client_urls).await?;
 
@@ -91,21 +94,25 @@ impl Member {
             .map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(0));
         let own_config = config.clone();
         let has_begun = off_executor(move || bootstrap::has_begun(&own_config)).await?;
-        let joining = if has_begun { None } else { joining::survey(&config).await? };
+        let joining =
+            if has_begun { None } else { joining::survey(&config, &secured.dialler).await? };
         let own_config = config.clone();
         let (parts, joining) = off_executor(move || {
             Ok((bootstrap::open(&own_config, joining.as_ref(), unix_ms)?, joining))
         })
         .await?;
-        let (mut member, watching) = Self::start_stages(config, parts, joining, unix_ms, signals)?;
+        let (mut member, watching) =
+            Self::start_stages(config, &secured.dialler, parts, joining, unix_ms, signals)?;
 
         let mut peer_routes = peer_port::routes(&member.core);
         if let Some(transport) = member.core.peers.transport() {
             peer_routes = peer_routes.merge(transport.routes());
         }
         for listener in peer_listeners {
+            let (listener, tls) = listener.into_parts(secured.peers.as_ref());
             member.listeners.spawn(peer::serve(
-                listener.into_inner(),
+                listener,
+                tls,
                 peer_routes.clone(),
                 member.stopping.subscribe(),
             ));
@@ -130,13 +137,12 @@ impl Member {
         }
         let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
         for listener in client_listeners {
-            let options = Some(listen::GrpcOptions::of(&member.core.config));
-            member.listeners.spawn(listen::serve(
-                listener,
-                routes.clone(),
-                options,
-                member.stopping.subscribe(),
-            ));
+            let options = listen::GrpcOptions::of(&member.core.config);
+            let (routes, stopping) = (routes.clone(), member.stopping.subscribe());
+            let tls = secured.clients.clone();
+            member.listeners.spawn(async move {
+                listen::serve(listener, tls.as_ref(), routes, options, stopping).await;
+            });
         }
         systemd::ready();
         Ok(member)
@@ -144,6 +150,7 @@ impl Member {
 
     fn start_stages(
         config: Config,
+        dialler: &Dialler,
         parts: ::bootstrap::Member,
         joining: Option<Joining>,
         unix_ms: u64,
@@ -176,7 +183,7 @@ impl Member {
         let waiters = Arc::new(Waiters::default());
         let ids = RequestIds::new(member_id, unix_ms);
         let reads = Arc::new(Reads::new(heart_sender.clone(), ids.next()));
-        let peers = Arc::new(Peers::new(member_id, heart_sender.clone(), config.peer_dial_limit()));
+        let peers = Arc::new(Peers::new(member_id, heart_sender.clone(), dialler.clone()));
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -224,7 +231,7 @@ impl Member {
                     .map(ToString::to_string)
                     .collect(),
             },
-            Options { election: core.config.election, snap_dir: Arc::clone(&dirs.snap) },
+            Options { dialler: dialler.clone(), snap_dir: Arc::clone(&dirs.snap) },
             peers.front(Arc::clone(&facts)),
             tokio::runtime::Handle::current(),
         );

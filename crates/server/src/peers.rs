@@ -4,7 +4,6 @@
 //! network that is down.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use machine::{Membership, PeerChange};
 use raft::{Message, NodeId};
@@ -14,7 +13,7 @@ use tokio::sync::watch;
 use crate::driver::heart::Work;
 use crate::driver::mailbox::{SendError, Sender};
 use crate::facts::Facts;
-use crate::peer::{Delivery, Host, PeerClient, Transport};
+use crate::peer::{Delivery, Dialler, Host, PeerClient, Transport};
 
 /// The other members, as seen by the stages.
 #[derive(Debug)]
@@ -28,13 +27,13 @@ pub(crate) struct Peers {
 }
 
 impl Peers {
-    /// `dial_limit` is how long a connection may take to come about.
-    pub(crate) fn new(member_id: u64, heart: Sender<Work>, dial_limit: Duration) -> Self {
+    /// Members are reached by the dialler.
+    pub(crate) fn new(member_id: u64, heart: Sender<Work>, dialler: Dialler) -> Self {
         Self {
             member_id,
             heart,
             transport: OnceLock::new(),
-            client: PeerClient::new(dial_limit),
+            client: PeerClient::new(dialler),
             removed: watch::channel(false).0,
         }
     }

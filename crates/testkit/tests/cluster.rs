@@ -133,14 +133,15 @@ fn the_documented_deployment_works() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = tempfile::Builder::new().prefix("retcd-deploy-").tempdir().unwrap();
     let [_, ours] = KINDS.map(|kind| Kind::parse(kind).unwrap());
-    let config = deploy::Config {
-        kinds: vec![ours.clone(), ours.clone(), ours],
-        // TLS is a later step of ours.
-        scheme: deploy::Scheme::Http,
-        etcdctl: real.etcdctl.clone(),
-        folder: folder.path().to_owned(),
-    };
-    if let Err(error) = deploy::run(&config) {
-        panic!("{error:#}\nkept logs in {}", folder.keep().display());
+    for scheme in [deploy::Scheme::Http, deploy::Scheme::Https] {
+        let config = deploy::Config {
+            kinds: vec![ours.clone(); 3],
+            scheme,
+            etcdctl: real.etcdctl.clone(),
+            folder: folder.path().join(scheme.name()),
+        };
+        if let Err(error) = deploy::run(&config) {
+            panic!("{}: {error:#}\nkept logs in {}", scheme.name(), folder.keep().display());
+        }
     }
 }

@@ -11,7 +11,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::pair::Current;
 use crate::verify::Clients;
-use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, origin, provider_with};
+use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, origin, provider_with, wording};
 
 /// Accepts connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
@@ -69,7 +69,7 @@ impl Acceptor {
         // The state of a handshake is some KiB, which a connection that says nothing does not get.
         socket.readable().await?;
         let address = socket.peer_addr()?.ip();
-        let stream = self.acceptor.accept(socket).await?;
+        let stream = self.acceptor.accept(socket).await.map_err(wording::as_go)?;
         if self.checks_origin
             && let Some([leaf, ..]) = stream.get_ref().1.peer_certificates()
         {

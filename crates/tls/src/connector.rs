@@ -12,7 +12,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::pair::Current;
 use crate::verify::Servers;
-use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, provider_with};
+use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, provider_with, wording};
 
 /// Secures dialled connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
@@ -55,7 +55,7 @@ impl Connector {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a host"))
         })?;
         match timeout(HANDSHAKE_LIMIT, self.connector.connect(name, socket)).await {
-            Ok(stream) => Ok(Stream::Dialled(Box::new(stream?))),
+            Ok(stream) => Ok(Stream::Dialled(Box::new(stream.map_err(wording::as_go)?))),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout")),
         }
     }

@@ -28,6 +28,7 @@ mod pair;
 mod settings;
 mod stream;
 mod verify;
+mod wording;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -25,6 +25,7 @@ struct Hosts {
 }
 
 impl Hosts {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "only hosts are compared with addresses")]
     fn of(certificate: &CertificateDer<'_>) -> io::Result<Self> {
         let unreadable =
             || io::Error::new(io::ErrorKind::InvalidData, "the certificate's names cannot be read");

@@ -106,6 +106,7 @@ pub(crate) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, 
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the rest differs in its text alone")]
 fn pem_error(path: &Path, error: pem::Error) -> Error {
     match error {
         pem::Error::Io(source) => Error::file(path, source),

@@ -19,7 +19,10 @@ const BANNED: &[(&str, &str)] = &[
 /// Crates that are there in two versions, and why. A line that is not needed any more is a complaint too.
 const DUPLICATES: &[(&str, &str)] = &[
     ("base64", "tonic stays with 0.22"),
-    ("getrandom", "ring, which rcgen and rustls could use and do not, stays with 0.2: locked, never built"),
+    (
+        "getrandom",
+        "ring, which rcgen and rustls could use and do not, stays with 0.2: locked, never built",
+    ),
     ("hashbrown", "petgraph (code generation only) is behind indexmap"),
     ("itertools", "prost-derive and prost-build move apart"),
     ("logos", "protox-parse and prost-reflect (code generation only) move apart"),

@@ -7,7 +7,7 @@ use server::config::{AutoCompaction, ClusterState, Config, Url, parse_initial_cl
 
 use super::parse::Values;
 use super::table::{Service, find};
-use super::{Notice, go};
+use super::{Notice, go, security};
 use crate::log::Output;
 
 /// etcd refuses a longer election timeout.
@@ -16,7 +16,7 @@ const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// Looks values up: what was given, else the default.
-struct Lookup<'a> {
+pub(super) struct Lookup<'a> {
     values: &'a Values,
 }
 
@@ -25,18 +25,18 @@ impl Lookup<'_> {
         self.values.contains_key(name)
     }
 
-    fn text(&self, name: &str) -> String {
+    pub(super) fn text(&self, name: &str) -> String {
         match self.values.get(name) {
             Some(given) => given.value.clone(),
             None => find(name).map_or_else(String::new, |flag| flag.default.to_owned()),
         }
     }
 
-    fn boolean(&self, name: &str) -> Result<bool, String> {
+    pub(super) fn boolean(&self, name: &str) -> Result<bool, String> {
         go::boolean(&self.text(name)).ok_or_else(|| unreadable(name))
     }
 
-    fn integer<T: TryFrom<i128>>(&self, name: &str) -> Result<T, String> {
+    pub(super) fn integer<T: TryFrom<i128>>(&self, name: &str) -> Result<T, String> {
         go::integer(&self.text(name))
             .and_then(|n| T::try_from(n).ok())
             .ok_or_else(|| unreadable(name))
@@ -49,6 +49,12 @@ impl Lookup<'_> {
     /// A duration in which zero stands for another default.
     fn duration_or(&self, name: &str, default: Duration) -> Result<Duration, String> {
         Ok(Some(self.duration(name)?).filter(|d| !d.is_zero()).unwrap_or(default))
+    }
+
+    /// A list with commas, without its empty items.
+    pub(super) fn list(&self, name: &str) -> Vec<String> {
+        let text = self.text(name);
+        text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
     }
 
     fn urls(&self, name: &str) -> Result<Vec<Url>, String> {
@@ -130,7 +136,14 @@ pub(super) fn build(
         vec![(name.clone(), initial_advertise_peer_urls.clone())]
     };
 
+    let security = security::build(&get, notices)?;
+
     let config = Config {
+        client_tls: security.client_tls,
+        peer_tls: security.peer_tls,
+        client_auto_tls: security.client_auto_tls,
+        peer_auto_tls: security.peer_auto_tls,
+        self_signed_years: security.self_signed_years,
         wal_dir: Some(get.text("wal-dir")).filter(|path| !path.is_empty()).map(PathBuf::from),
         data_dir,
         listen_peer_urls,

@@ -14,6 +14,7 @@ mod config;
 mod env;
 mod go;
 mod parse;
+mod security;
 mod table;
 mod usage;
 

@@ -112,8 +112,8 @@ fn version_and_help_win() {
 
 #[test]
 fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
-    let Stop::Refused(why) = stop(&["--cert-file=server.crt"]) else { panic!("not refused") };
-    assert!(why.contains("--cert-file=server.crt") && why.contains("not serve"), "{why}");
+    let Stop::Refused(why) = stop(&["--auth-token=jwt"]) else { panic!("not refused") };
+    assert!(why.contains("--auth-token=jwt") && why.contains("not serve"), "{why}");
     assert!(
         run(&[
             "--client-cert-auth=false",
@@ -132,6 +132,54 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
             == 10
     );
     assert!(run(&["--snapshot"]).is_ok());
+}
+
+#[test]
+fn certificates_of_the_two_sides_are_read() {
+    let parsed = run(&[
+        "--cert-file=c",
+        "--key-file=k",
+        "--client-cert-auth",
+        "--trusted-ca-file=ca",
+        "--client-crl-file=crl",
+        "--peer-cert-file=pc",
+        "--peer-key-file=pk",
+        "--peer-client-cert-file=pcc",
+        "--peer-client-key-file=pck",
+        "--peer-cert-allowed-cn=a,b",
+        "--peer-skip-client-san-verification",
+        "--auto-tls",
+    ])
+    .unwrap();
+    let config = parsed.config;
+    assert_eq!(
+        config.client_tls.summary(),
+        "cert = c, key = k, client-cert=, client-key=, trusted-ca = ca, client-cert-auth = true, crl-file = crl"
+    );
+    assert!(!config.client_tls.check_origin, "clients come from anywhere");
+    assert_eq!(
+        config.peer_tls.summary(),
+        "cert = pc, key = pk, client-cert=pcc, client-key=pck, trusted-ca = , client-cert-auth = false, crl-file = "
+    );
+    assert_eq!(config.peer_tls.names, tls::Names::Common(vec!["a".to_owned(), "b".to_owned()]));
+    assert!(!config.peer_tls.check_origin);
+    assert!(config.client_auto_tls && !config.peer_auto_tls);
+    assert!(run(&[]).unwrap().config.peer_tls.check_origin);
+
+    for (args, why) in [
+        (&["--cert-file=c"][..], "KeyFile and CertFile must both be present[key: , cert: c]"),
+        (&["--cipher-suites=BAD"], "unexpected TLS cipher suite \"BAD\""),
+        (
+            &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
+            "min version (TLS1.3) is greater than max version (TLS1.2)",
+        ),
+        (
+            &["--peer-auto-tls", "--self-signed-cert-validity=0"],
+            "selfSignedCertValidity is invalid,it should be greater than 0",
+        ),
+    ] {
+        assert_eq!(stop(args), Stop::Refused(why.to_owned()), "{args:?}");
+    }
 }
 
 #[test]

@@ -104,6 +104,16 @@ pub struct Config {
     pub keepalive_interval: Duration,
     /// Time that a client has to answer a ping.
     pub keepalive_timeout: Duration,
+    /// How clients' connections are secured.
+    pub client_tls: tls::Settings,
+    /// How connections between members are secured.
+    pub peer_tls: tls::Settings,
+    /// Whether a certificate for clients is generated where none is given.
+    pub client_auto_tls: bool,
+    /// Whether a certificate for members is generated where none is given.
+    pub peer_auto_tls: bool,
+    /// Years that a generated certificate is valid.
+    pub self_signed_years: u32,
     /// Whether clients may speak JSON over HTTP.
     pub enable_grpc_gateway: bool,
 }

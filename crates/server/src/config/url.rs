@@ -36,7 +36,7 @@ pub enum UrlError {
     #[error("expected IP in URL for binding ({0})")]
     NotAnAddress(String),
     /// A form that is etcd's and not served yet.
-    #[error("{0}: TLS and unix sockets are not served yet, only http:// is")]
+    #[error("{0}: unix sockets are not served yet, only http:// and https:// are")]
     NotServed(String),
 }
 
@@ -113,16 +113,20 @@ impl Url {
         Ok(())
     }
 
+    /// Whether its connections are secured.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        matches!(self.scheme, Scheme::Https | Scheme::Unixs)
+    }
+
     /// Whether this program serves its scheme.
     ///
     /// # Errors
     /// It does not yet.
     pub fn check_served(&self) -> Result<(), UrlError> {
         match self.scheme {
-            Scheme::Http => Ok(()),
-            Scheme::Https | Scheme::Unix | Scheme::Unixs => {
-                Err(UrlError::NotServed(self.text.clone()))
-            }
+            Scheme::Http | Scheme::Https => Ok(()),
+            Scheme::Unix | Scheme::Unixs => Err(UrlError::NotServed(self.text.clone())),
         }
     }
 }
@@ -163,6 +167,7 @@ mod tests {
             named.check_bindable().unwrap_err().to_string(),
             "expected IP in URL for binding (http://foo.com:1234)"
         );
-        assert!(Url::parse("https://localhost:1").unwrap().check_served().is_err());
+        assert!(Url::parse("https://localhost:1").unwrap().check_served().is_ok());
+        assert!(Url::parse("unix://localhost:1").unwrap().check_served().is_err());
     }
 }

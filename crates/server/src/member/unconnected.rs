@@ -8,6 +8,7 @@ use tonic::service::Routes;
 use super::Member;
 use crate::bootstrap;
 use crate::config::{AutoCompaction, ClusterState, Config, Url};
+use crate::peer::Dialler;
 use crate::signal::Stops;
 use crate::{grpc, http, publish};
 
@@ -47,6 +48,11 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         watch_progress_interval: Duration::from_secs(600),
         keepalive_interval: Duration::ZERO,
         keepalive_timeout: Duration::from_secs(20),
+        client_tls: tls::Settings::default(),
+        peer_tls: tls::Settings::default(),
+        client_auto_tls: false,
+        peer_auto_tls: false,
+        self_signed_years: 1,
         enable_grpc_gateway: true,
     }
 }
@@ -54,8 +60,10 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 /// A running member, and what it would serve to clients.
 pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let signals = Stops::listen().unwrap();
+    let dialler = Dialler::new(config.peer_dial_limit(), None);
     let parts = bootstrap::open(&config, None, 1).unwrap();
-    let (member, watching) = Member::start_stages(config, parts, None, 1, signals).unwrap();
+    let (member, watching) =
+        Member::start_stages(config, &dialler, parts, None, 1, signals).unwrap();
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
     let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));

@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::dial::{Connection, DialError, address_of};
+use super::dial::{Connection, DialError, Dialler, address_of};
 use crate::config::{Url, UrlError};
 
 /// Largest answer that is read: a list of members, a status.
@@ -26,9 +26,9 @@ const IDLE_FOR: Duration = Duration::from_secs(4);
 /// Sends requests to any member. Cheap to keep, shared by all.
 #[derive(Debug)]
 pub(crate) struct PeerClient {
-    dial_limit: Duration,
-    /// Connections that wait for the next request, by address. Held to put one in or take one out.
-    idle: Mutex<BTreeMap<String, Vec<(Instant, Connection)>>>,
+    dialler: Dialler,
+    /// Connections that wait for the next request, by URL. Held to put one in or take one out.
+    idle: Mutex<BTreeMap<Url, Vec<(Instant, Connection)>>>,
 }
 
 /// An answer that was read as a whole.
@@ -66,9 +66,9 @@ impl From<UrlError> for CallError {
 }
 
 impl PeerClient {
-    /// Connections are given up when dialling takes longer than that.
-    pub(crate) fn new(dial_limit: Duration) -> Self {
-        Self { dial_limit, idle: Mutex::default() }
+    /// Keeps what the dialler connects.
+    pub(crate) fn new(dialler: Dialler) -> Self {
+        Self { dialler, idle: Mutex::default() }
     }
 
     /// Asks for a path.
@@ -123,7 +123,7 @@ impl PeerClient {
             let is_kept = kept.is_some();
             let mut connection = match kept {
                 Some(connection) => connection,
-                None => Connection::open(url, self.dial_limit).await?,
+                None => Connection::open(url, &self.dialler).await?,
             };
             match connection.sender.ready().await {
                 Ok(()) => {}
@@ -166,7 +166,7 @@ impl PeerClient {
 
     fn take_idle(&self, url: &Url) -> Option<Connection> {
         let mut idle = self.lock();
-        let kept = idle.get_mut(&address_of(url))?;
+        let kept = idle.get_mut(url)?;
         // The one used last is the least likely to be closed.
         while let Some((since, connection)) = kept.pop() {
             if since.elapsed() < IDLE_FOR && !connection.sender.is_closed() {
@@ -187,13 +187,13 @@ impl PeerClient {
             });
         }
         idle.retain(|_, kept| !kept.is_empty());
-        let kept = idle.entry(address_of(url)).or_default();
+        let kept = idle.entry(url.clone()).or_default();
         if kept.len() < IDLE_MAX {
             kept.push((Instant::now(), connection));
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Vec<(Instant, Connection)>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Url, Vec<(Instant, Connection)>>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use axum::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use tls::Connector;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 use crate::config::{Url, UrlError};
 
 /// What is under HTTP.
-pub(crate) type Socket = TcpStream;
+pub(crate) type Socket = tls::Stream;
 
 /// What has to be polled for requests to make progress.
 pub(crate) type Driver = http1::Connection<TokioIo<Socket>, Body>;
@@ -38,6 +39,22 @@ pub(crate) enum DialError {
         /// `host:port`.
         address: String,
     },
+    /// The two sides do not come to terms.
+    #[error("dial tcp {address}: TLS handshake: {source}")]
+    Handshake {
+        /// `host:port`.
+        address: String,
+        /// The reason.
+        source: io::Error,
+    },
+    /// An `https` URL, and neither certificates nor authorities for members.
+    #[error(
+        "dial tcp {address}: TLS is not set up for members (--peer-trusted-ca-file, --peer-cert-file)"
+    )]
+    NotSecured {
+        /// `host:port`.
+        address: String,
+    },
     /// The connection broke at once.
     #[error(transparent)]
     Http(#[from] hyper::Error),
@@ -51,28 +68,53 @@ pub(crate) fn address_of(url: &Url) -> String {
     }
 }
 
-async fn dial(url: &Url, limit: Duration) -> Result<Socket, DialError> {
-    url.check_served()?;
-    let connecting = TcpStream::connect((url.host(), url.port()));
-    let socket = match timeout(limit, connecting).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(source)) => return Err(DialError::Connect { address: address_of(url), source }),
-        Err(_) => return Err(DialError::TimedOut { address: address_of(url) }),
-    };
-    // Messages are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still works.
-    let _ = socket.set_nodelay(true);
-    Ok(socket)
+/// Makes connections to members, secured if their URLs say so. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Dialler {
+    limit: Duration,
+    tls: Option<Connector>,
 }
 
-/// Dials and begins to speak HTTP/1.1. The caller polls the driver.
-pub(crate) async fn connect(
-    url: &Url,
-    limit: Duration,
-) -> Result<(http1::SendRequest<Body>, Driver), DialError> {
-    let socket = dial(url, limit).await?;
-    let handshake =
-        http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(socket)).await?;
-    Ok(handshake)
+impl Dialler {
+    /// `limit` is how long a connection may take to come about, its handshake not counted.
+    pub(crate) fn new(limit: Duration, tls: Option<Connector>) -> Self {
+        Self { limit, tls }
+    }
+
+    async fn dial(&self, url: &Url) -> Result<Socket, DialError> {
+        url.check_served()?;
+        let connecting = TcpStream::connect((url.host(), url.port()));
+        let socket = match timeout(self.limit, connecting).await {
+            Ok(Ok(socket)) => socket,
+            Ok(Err(source)) => {
+                return Err(DialError::Connect { address: address_of(url), source });
+            }
+            Err(_) => return Err(DialError::TimedOut { address: address_of(url) }),
+        };
+        // Messages are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still works.
+        let _ = socket.set_nodelay(true);
+        if !url.is_secure() {
+            return Ok(Socket::Plain(socket));
+        }
+        let Some(connector) = &self.tls else {
+            return Err(DialError::NotSecured { address: address_of(url) });
+        };
+        connector
+            .connect(socket, url.host())
+            .await
+            .map_err(|source| DialError::Handshake { address: address_of(url), source })
+    }
+
+    /// Dials and begins to speak HTTP/1.1. The caller polls the driver.
+    pub(crate) async fn connect(
+        &self,
+        url: &Url,
+    ) -> Result<(http1::SendRequest<Body>, Driver), DialError> {
+        let socket = self.dial(url).await?;
+        let handshake =
+            http1::Builder::new().title_case_headers(true).handshake(TokioIo::new(socket)).await?;
+        Ok(handshake)
+    }
 }
 
 /// A connection that is used for one request after the other.
@@ -85,8 +127,8 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Dials.
-    pub(crate) async fn open(url: &Url, limit: Duration) -> Result<Self, DialError> {
-        let (sender, driver) = connect(url, limit).await?;
+    pub(crate) async fn open(url: &Url, dialler: &Dialler) -> Result<Self, DialError> {
+        let (sender, driver) = dialler.connect(url).await?;
         let driver = tokio::spawn(async move {
             // The request that fails reports it.
             let _ = driver.await;

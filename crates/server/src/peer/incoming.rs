@@ -14,7 +14,7 @@ use raft::NodeId;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::codec::{Decoder, StreamError, StreamKind};
-use super::dial::{DialError, Driver, connect};
+use super::dial::{DialError, Driver};
 use super::headers::RAFT_TO;
 use super::status::{Seldom, Status};
 use super::urls::Urls;
@@ -134,7 +134,7 @@ impl StreamReader {
             headers.insert(RAFT_TO, to);
         }
         let request = client::request(Method::GET, url, &path, headers, RequestBody::empty())?;
-        let (mut sender, mut driver) = connect(url, self.shared.dial_limit()).await?;
+        let (mut sender, mut driver) = self.shared.options.dialler.connect(url).await?;
         let answer = async {
             let mut answer = pin!(sender.send_request(request));
             // The connection is driven here and not by a task of its own: what arrives is decoded without a detour.

@@ -44,7 +44,7 @@ mod urls;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use http::HeaderMap;
 use raft::{Body, Message, NodeId};
@@ -53,6 +53,7 @@ use tokio::sync::Semaphore;
 
 use self::channels::{Acquaintance, Channels};
 pub(crate) use self::client::{Answer, PeerClient};
+pub(crate) use self::dial::Dialler;
 pub(crate) use self::headers::Identity;
 pub(crate) use self::serve::serve;
 use self::status::Seldom;
@@ -89,17 +90,10 @@ pub(crate) enum Delivery {
 /// What an operator and a data directory decide.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
-    /// The election timeout: dialling takes at most a second more.
-    pub(crate) election: Duration,
+    /// How members are reached.
+    pub(crate) dialler: Dialler,
     /// Where received databases go.
     pub(crate) snap_dir: Arc<dyn vfs::Dir>,
-}
-
-impl Options {
-    /// How long dialling a member may take; for [`PeerClient::new`] too.
-    pub(crate) fn dial_limit(&self) -> Duration {
-        Duration::from_secs(1) + self.election
-    }
 }
 
 /// What all channels share.
@@ -130,10 +124,6 @@ enum NotOurs {
 }
 
 impl Shared {
-    fn dial_limit(&self) -> Duration {
-        self.options.dial_limit()
-    }
-
     fn check(&self, message: &Message) -> Result<(), NotOurs> {
         if self.host.is_removed(message.from.0) {
             return Err(NotOurs::Removed);
@@ -195,7 +185,7 @@ impl Transport {
     ) -> Arc<Self> {
         let shared = Shared {
             request_headers: identity.request_headers(),
-            client: PeerClient::new(options.dial_limit()),
+            client: PeerClient::new(options.dialler.clone()),
             identity,
             options,
             host,

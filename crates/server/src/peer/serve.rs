@@ -13,12 +13,15 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tls::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service as _;
+
+use crate::listen;
 
 /// A peer has two streams, four senders and a few more; a cluster has a handful of peers.
 const CONNECTIONS_MAX: usize = 1024;
@@ -34,6 +37,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Serves the routes until told to stop, then ends all connections.
 pub(crate) async fn serve(
     listener: TcpListener,
+    tls: Option<Acceptor>,
     routes: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -47,7 +51,7 @@ pub(crate) async fn serve(
         };
         match accepted {
             Ok((socket, permit)) => {
-                let connection = connection(socket, routes.clone(), stopping.clone());
+                let connection = connection(socket, tls.clone(), routes.clone(), stopping.clone());
                 connections.spawn(async move {
                     connection.await;
                     drop(permit);
@@ -82,7 +86,23 @@ async fn accept(
     Ok((socket, permit))
 }
 
-async fn connection(socket: TcpStream, routes: Router, mut stopping: watch::Receiver<bool>) {
+async fn connection(
+    socket: TcpStream,
+    tls: Option<Acceptor>,
+    routes: Router,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let socket = match tls {
+        None => tls::Stream::Plain(socket),
+        Some(acceptor) => {
+            let secured = tokio::select! {
+                secured = listen::secured(acceptor, socket, "peer") => secured,
+                () = stopped(&mut stopping) => return,
+            };
+            let Some(secured) = secured else { return };
+            secured
+        }
+    };
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         let mut routes = routes.clone();
         async move {

@@ -102,7 +102,7 @@ fn line(note: &str, method: &Method, path: &str, answer: &Answer) -> String {
 async fn answers_are_those_that_etcd_gave() {
     let mut member = Member::start(MEMBER).await;
     member.host.removed.lock().unwrap().insert(REMOVED);
-    let client = PeerClient::new(PATIENCE);
+    let client = PeerClient::new(Dialler::new(PATIENCE, None));
     let mut lines = Vec::new();
     for (note, method, path, changed, body) in probes() {
         let mut headers = HeaderMap::new();
@@ -136,7 +136,7 @@ fn heartbeat_of_abc() -> Message {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_asks_with_its_urls_is_noted_and_their_number_is_bounded() {
     let member = Member::start(1).await;
-    let client = PeerClient::new(PATIENCE);
+    let client = PeerClient::new(Dialler::new(PATIENCE, None));
     let ask = async |from: u64, urls: &str| {
         let mut headers = member.transport.shared.request_headers.clone();
         headers.insert(headers::PEER_URLS, urls.parse().unwrap());
@@ -170,7 +170,7 @@ async fn a_stream_for_another_member_is_refused() {
     let members = connected([1, 2]).await;
     let mut headers = members[1].transport.shared.request_headers.clone();
     headers.insert(headers::RAFT_TO, HeaderValue::from_static("3"));
-    let client = PeerClient::new(PATIENCE);
+    let client = PeerClient::new(Dialler::new(PATIENCE, None));
     let path = "/raft/stream/message/2";
     let answer = client
         .call(Method::GET, &members[0].url(), path, headers, Default::default(), PATIENCE)

@@ -8,6 +8,7 @@ mod snapshots;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use raft::{EntryId, LogIndex, Term};
 use tokio::net::TcpListener;
@@ -102,11 +103,12 @@ impl Member {
             peer_urls: vec![format!("http://{address}")],
         };
         let disk = vfs::sim::SimDisk::new();
-        let options = Options { election: Duration::from_secs(1), snap_dir: disk.dir() };
+        let options =
+            Options { dialler: Dialler::new(Duration::from_secs(2), None), snap_dir: disk.dir() };
         let asked: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity, options, asked, Handle::current());
         let (stop, stopping) = watch::channel(false);
-        let serving = tokio::spawn(serve(listener, transport.routes(), stopping));
+        let serving = tokio::spawn(serve(listener, None, transport.routes(), stopping));
         Self { id, address, disk, transport, host, delivered, told, stop, serving }
     }
 

@@ -49,7 +49,7 @@ impl Pair {
             .spawn()
             .unwrap();
         let etcd = Etcd(etcd);
-        let client = PeerClient::new(PATIENCE);
+        let client = PeerClient::new(Dialler::new(PATIENCE, None));
         let members = loop {
             match client.get(&theirs_url, "/members", PATIENCE).await {
                 Ok(members) => break members,
@@ -127,7 +127,7 @@ async fn a_real_member_sends_its_database() {
     let Some(mut pair) = Pair::start(&flags).await else { return };
     let clients_url = pair.clients_url.clone();
     let putting = tokio::spawn(async move {
-        let client = PeerClient::new(PATIENCE);
+        let client = PeerClient::new(Dialler::new(PATIENCE, None));
         for key in 0..40 {
             // In base64, which four digits are.
             let put = format!("{{\"key\":\"{key:04}\",\"value\":\"{}\"}}", "v".repeat(4000));

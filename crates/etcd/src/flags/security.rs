@@ -1,0 +1,68 @@
+//! The flags about certificates, of both sides.
+
+use tls::{Ciphers, Names, Pair, Settings, Versions};
+
+use super::Notice;
+use super::config::Lookup;
+
+/// What the flags say about secured connections.
+pub(super) struct Security {
+    pub(super) client_tls: Settings,
+    pub(super) peer_tls: Settings,
+    pub(super) client_auto_tls: bool,
+    pub(super) peer_auto_tls: bool,
+    pub(super) self_signed_years: u32,
+}
+
+/// Reads the flags; the files they name are read when the member starts.
+pub(super) fn build(get: &Lookup<'_>, notices: &mut Vec<Notice>) -> Result<Security, String> {
+    let text = |error: tls::Error| error.to_string();
+    let versions = Versions::parse(&get.text("tls-min-version"), &get.text("tls-max-version"))
+        .map_err(text)?;
+    let ciphers = Ciphers::parse(&get.text("cipher-suites"), versions).map_err(text)?;
+    let side = |prefix: &str| -> Result<Settings, String> {
+        let name = |name: &str| format!("{prefix}{name}");
+        let path =
+            |flag: &str| Some(get.text(flag)).filter(|path| !path.is_empty()).map(Into::into);
+        let pair = |certificate: &str, key: &str| {
+            Pair::of(&get.text(&name(certificate)), &get.text(&name(key))).map_err(text)
+        };
+        let is_peer = !prefix.is_empty();
+        // The two sides' names differ here.
+        let (revoked, common, hosts) = match is_peer {
+            false => ("client-crl-file", None, "client-cert-allowed-hostname"),
+            true => ("peer-crl-file", Some("peer-cert-allowed-cn"), "peer-cert-allowed-hostname"),
+        };
+        let list = |flag: Option<&str>| flag.map(|flag| get.list(flag)).unwrap_or_default();
+        Ok(Settings {
+            pair: pair("cert-file", "key-file")?,
+            client_pair: pair("client-cert-file", "client-key-file")?,
+            trusted_ca: path(&name("trusted-ca-file")),
+            client_cert_auth: get.boolean(&name("client-cert-auth"))?,
+            revoked: path(revoked),
+            names: Names::of(list(common), list(Some(hosts))).map_err(text)?,
+            skip_server_check: false,
+            check_origin: is_peer && !get.boolean("peer-skip-client-san-verification")?,
+            versions,
+            ciphers: ciphers.clone(),
+        })
+    };
+    let security = Security {
+        client_tls: side("")?,
+        peer_tls: side("peer-")?,
+        client_auto_tls: get.boolean("auto-tls")?,
+        peer_auto_tls: get.boolean("peer-auto-tls")?,
+        self_signed_years: get.integer("self-signed-cert-validity")?,
+    };
+    if (security.client_auto_tls || security.peer_auto_tls) && security.self_signed_years == 0 {
+        return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());
+    }
+    for (settings, side) in [(&security.client_tls, "client"), (&security.peer_tls, "peer")] {
+        if settings.client_cert_auth && settings.trusted_ca.is_none() {
+            notices.push(Notice::Warning(format!(
+                "{side} certificates are asked for without an authority of their own: those of the system are believed"
+            )));
+        }
+    }
+    Ok(security)
+}
