@@ -30,6 +30,8 @@ pub enum CompatMode {
     ///   the commit index it finds may lag behind what it acknowledged (etcd-io/raft #105);
     /// - a leader that was removed from a group with one voter left does not take itself for that voter, and does not
     ///   answer reads (found by `tests/cluster`);
+    /// - of two members that ask for pre-votes at the same moment, the one with the lower id gives way to the other if it would vote
+    ///   for it, so that they do not split the votes;
     /// - a heartbeat that shows that this member's log lost data stops the member from taking part instead of crashing it;
     /// - what is proposed between two calls of [`Core::ready`](crate::Core::ready) goes out in one append to each follower,
     ///   reads share one round of heartbeats, and acknowledgements that a newer one covers are not sent.

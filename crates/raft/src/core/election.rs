@@ -11,6 +11,7 @@
 
 use super::{Core, outbox::Unsent};
 use crate::{
+    config::CompatMode,
     error::StepError,
     message::{Body, Message, MessageKind, VoteRequest},
     progress::Progress,
@@ -207,6 +208,11 @@ impl<S: Storage> Core<S> {
         if grant && !is_pre_vote {
             self.election_elapsed = 0;
             self.vote = from;
+        }
+        // Two that would both win and both stand split the votes, and nobody leads for another election time.
+        let would_split = grant && is_pre_vote && self.role == Role::PreCandidate;
+        if would_split && from > self.config.id && self.config.compat == CompatMode::Hardened {
+            self.become_follower(self.term, NodeId::NONE);
         }
     }
 
