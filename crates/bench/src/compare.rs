@@ -1,4 +1,4 @@
-//! `bench compare A B`: the same workloads on two server programs in turn.
+//! `bench compare A B`: the same workloads on two server programs in turn, each one member or a cluster.
 //!
 //! A machine drifts: its clock speed, its disk, its neighbours. So the two programs take turns in short rounds, on fresh data
 //! directories, and a row's figure is the median of its rounds; what is reported is the ratio of the two medians. The
@@ -15,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
-use testkit::member::{Member, Options};
+use testkit::member::{Member, Options, start_cluster};
 use testkit::programs;
 
 use crate::load::Plan;
-use crate::process::Process;
+use crate::process::Processes;
 use crate::report::Outcome;
 use crate::workload::{Shape, Workload};
 use crate::{in_runtime, report};
@@ -31,6 +31,9 @@ pub(crate) struct CompareArguments {
     reference: String,
     /// The server in question: a program, `real` or `ours`.
     subject: String,
+    /// Members of each server: connections are spread over them, and figures are of all together.
+    #[arg(long, default_value_t = 1)]
+    members: usize,
     /// Rounds.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
@@ -125,6 +128,8 @@ const FIGURES: &[(&str, &str)] = &[
 pub(crate) fn compare(arguments: &CompareArguments) -> Result<()> {
     let rows: Vec<Row> = rows()
         .into_iter()
+        // Memory and restart are a member's, whatever the cluster.
+        .filter(|row| arguments.members == 1 || matches!(row.work, Work::Timed(..)))
         .filter(|row| {
             arguments.rows.is_empty() || arguments.rows.iter().any(|part| row.name.contains(part))
         })
@@ -259,7 +264,9 @@ fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Fi
         Work::Timed(workload, shape) => {
             // What an earlier run left dirty is not to be paid for by this one.
             rustix::fs::sync();
-            let member = Member::start(&options)?;
+            let members = start_cluster(&options, arguments.members)?;
+            let addresses: Vec<String> = members.iter().map(Member::endpoint).collect();
+            let pids: Vec<u32> = members.iter().map(Member::pid).collect();
             let plan = Plan {
                 clients: shape.clients,
                 warmup: Duration::from_secs_f64(arguments.warmup),
@@ -268,10 +275,11 @@ fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Fi
                 total: None,
                 has_progress: false,
             };
-            let outcome =
-                in_runtime(*workload, shape, &plan, &member.endpoint(), Some(member.pid()))?;
+            let outcome = in_runtime(*workload, shape, &plan, &addresses, &pids)?;
             check_errors(&outcome)?;
-            member.kill()?;
+            for member in members {
+                member.kill()?;
+            }
             Ok(figures_of(&outcome))
         }
         Work::Restart => restart(arguments, &options),
@@ -330,10 +338,9 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
         has_progress: false,
     };
     let member = Member::start(options)?;
-    let outcome =
-        in_runtime(Workload::Fill, &shape, &plan, &member.endpoint(), Some(member.pid()))?;
+    let outcome = in_runtime(Workload::Fill, &shape, &plan, &[member.endpoint()], &[member.pid()])?;
     check_errors(&outcome)?;
-    let loaded = Process::new(member.pid()).sample()?;
+    let loaded = Processes::new(&[member.pid()]).sample()?;
     member.stop()?;
     rustix::fs::sync();
     let started = Instant::now();

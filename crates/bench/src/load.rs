@@ -23,7 +23,7 @@ use hdrhistogram::Histogram;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{Mutex, mpsc};
 
-use crate::process::{Process, Sample};
+use crate::process::{Processes, Sample};
 
 /// The longest latency that the histogram tells apart, in nanoseconds.
 const LATENCY_MAX: u64 = 120_000_000_000;
@@ -114,7 +114,7 @@ pub(crate) enum Recording {
 /// Runs `operation(caller, meter)` again and again as the plan says.
 pub(crate) async fn drive<F, Fut>(
     plan: &Plan,
-    server: Option<&Process>,
+    server: Option<&Processes>,
     recording: Recording,
     operation: F,
 ) -> Result<Measured>
@@ -161,7 +161,7 @@ where
         .has_progress
         .then(|| tokio::task::spawn_local(show_progress(plan.clone(), Rc::clone(&meter))));
     tokio::time::sleep_until(meter.measured_from.into()).await;
-    let before = server.map(Process::sample).transpose()?;
+    let before = server.map(Processes::sample).transpose()?;
     let mut drained = Box::pin(async move {
         for caller in callers {
             // A caller that panicked took its message to standard error already.
@@ -177,7 +177,7 @@ where
         }
     };
     let elapsed = meter.measured_until.get() - meter.measured_from;
-    let after = server.map(Process::sample).transpose()?;
+    let after = server.map(Processes::sample).transpose()?;
     let operations = meter.operations.get();
     // Answers that are under way still count as latencies: leaving out the slowest would flatter.
     if !is_drained {

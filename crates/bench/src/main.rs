@@ -30,7 +30,7 @@ use clap::{Parser, Subcommand};
 
 use crate::compare::CompareArguments;
 use crate::load::Plan;
-use crate::process::Process;
+use crate::process::Processes;
 use crate::report::Outcome;
 use crate::workload::{Shape, Workload};
 
@@ -68,12 +68,12 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct RunArguments {
-    /// The server.
-    #[arg(long, default_value = "127.0.0.1:2379")]
-    endpoint: String,
-    /// The server's process id: reports its CPU time, memory and disk writes.
-    #[arg(long)]
-    pid: Option<u32>,
+    /// The server, or the members of a cluster (comma-separated): connections are spread over them.
+    #[arg(long, default_value = "127.0.0.1:2379", value_delimiter = ',')]
+    endpoint: Vec<String>,
+    /// The process ids (comma-separated) whose CPU time, memory and disk writes are reported together.
+    #[arg(long, value_delimiter = ',')]
+    pid: Vec<u32>,
     /// Measured seconds.
     #[arg(long, default_value_t = 10.0)]
     seconds: f64,
@@ -131,7 +131,7 @@ fn run(command: Command) -> Result<()> {
         has_progress: true,
     };
     let outcome =
-        in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, arguments.pid)?;
+        in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, &arguments.pid)?;
     if arguments.json {
         report::print_line(&serde_json::to_string_pretty(&outcome).context("encode the result")?);
     } else {
@@ -145,14 +145,14 @@ fn in_runtime(
     workload: Workload,
     shape: &Shape,
     plan: &Plan,
-    address: &str,
-    pid: Option<u32>,
+    addresses: &[String],
+    pids: &[u32],
 ) -> Result<Outcome> {
-    let server = pid.map(Process::new);
+    let server = (!pids.is_empty()).then(|| Processes::new(pids));
     let runtime = runtime()?;
     let local = tokio::task::LocalSet::new();
-    let measured =
-        local.block_on(&runtime, workload::run(workload, shape, plan, address, server.as_ref()))?;
+    let measured = local
+        .block_on(&runtime, workload::run(workload, shape, plan, addresses, server.as_ref()))?;
     let name = clap::ValueEnum::to_possible_value(&workload);
     let name = name.map(|value| value.get_name().to_owned()).unwrap_or_default();
     Ok(Outcome::new(&name, plan.clients, &measured))

@@ -1,17 +1,17 @@
-//! What the kernel counts for the server's process.
+//! What the kernel counts for the servers' processes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::Serialize;
 
-/// A process to read about.
+/// The processes of the server: one for each member.
 #[derive(Clone, Debug)]
-pub(crate) struct Process {
-    folder: PathBuf,
+pub(crate) struct Processes {
+    folders: Vec<PathBuf>,
 }
 
-/// What was counted up to one moment.
+/// What was counted up to one moment, over all of them.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub(crate) struct Sample {
     /// CPU time of all its threads, user and system, in seconds (resolution: a clock tick, 10 ms).
@@ -24,16 +24,30 @@ pub(crate) struct Sample {
     pub(crate) rss_peak_bytes: u64,
 }
 
-impl Process {
-    /// Takes a process by its id.
-    pub(crate) fn new(pid: u32) -> Self {
-        Self { folder: PathBuf::from(format!("/proc/{pid}")) }
+impl Processes {
+    /// Takes processes by their ids.
+    pub(crate) fn new(pids: &[u32]) -> Self {
+        Self { folders: pids.iter().map(|pid| PathBuf::from(format!("/proc/{pid}"))).collect() }
     }
 
     /// Reads the counters.
     pub(crate) fn sample(&self) -> Result<Sample> {
+        let mut all = Sample::default();
+        for folder in &self.folders {
+            let one = Sample::of(folder)?;
+            all.cpu_seconds += one.cpu_seconds;
+            all.write_bytes += one.write_bytes;
+            all.rss_bytes += one.rss_bytes;
+            all.rss_peak_bytes += one.rss_peak_bytes;
+        }
+        Ok(all)
+    }
+}
+
+impl Sample {
+    fn of(folder: &Path) -> Result<Self> {
         let read = |name: &str| {
-            let path = self.folder.join(name);
+            let path = folder.join(name);
             std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
         };
         let stat = read("stat")?;
@@ -43,7 +57,7 @@ impl Process {
         let kib = |key| {
             field(&status, key).map(|kib| kib * 1024).with_context(|| format!("{key} is missing"))
         };
-        Ok(Sample {
+        Ok(Self {
             // Seconds and bytes far below 2^52: the conversion is exact.
             cpu_seconds: ticks as f64 / rustix::param::clock_ticks_per_second() as f64,
             write_bytes: field(&io, "write_bytes:").context("write_bytes is missing")?,
@@ -78,7 +92,7 @@ mod tests {
 
     #[test]
     fn the_own_process_can_be_read() {
-        let sample = Process::new(std::process::id()).sample().unwrap();
+        let sample = Processes::new(&[std::process::id()]).sample().unwrap();
         assert!(sample.rss_bytes > 0 && sample.rss_peak_bytes >= sample.rss_bytes, "{sample:?}");
     }
 }

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 use crate::grpc::{Connection, Incoming, Outgoing, Target, frame};
 use crate::load::{Measured, Meter, Plan, Recording, drive};
-use crate::process::Process;
+use crate::process::Processes;
 
 const PUT: &str = "/etcdserverpb.KV/Put";
 const RANGE: &str = "/etcdserverpb.KV/Range";
@@ -98,19 +98,19 @@ pub(crate) struct Shape {
     pub(crate) seed: u64,
 }
 
-/// Runs a workload against a server. Must be called inside a `LocalSet`.
+/// Runs a workload against the members of a server, whose addresses are given; connections are spread over them. Must be called inside a `LocalSet`.
 pub(crate) async fn run(
     workload: Workload,
     shape: &Shape,
     plan: &Plan,
-    address: &str,
-    server: Option<&Process>,
+    addresses: &[String],
+    server: Option<&Processes>,
 ) -> Result<Measured> {
     ensure!(
         shape.conns > 0 && shape.clients > 0 && shape.key_space > 0,
         "conns, clients and key-space start at 1"
     );
-    let bench = Rc::new(Bench::open(shape, address).await?);
+    let bench = Rc::new(Bench::open(shape, addresses).await?);
     match workload {
         Workload::Put => put(bench, plan, server).await,
         Workload::TxnPut => txn_put(bench, plan, server).await,
@@ -137,11 +137,12 @@ struct Bench {
 }
 
 impl Bench {
-    async fn open(shape: &Shape, address: &str) -> Result<Self> {
+    async fn open(shape: &Shape, addresses: &[String]) -> Result<Self> {
         let mut connections = Vec::new();
-        for _ in 0..shape.conns {
+        for address in addresses.iter().cycle().take(shape.conns) {
             connections.push(Connection::open(address).await?);
         }
+        ensure!(!connections.is_empty(), "there is no server to speak to");
         let mut random = Random::new(shape.seed);
         // Random bytes: a server that compressed would gain nothing.
         let value = (0..shape.val_size)
@@ -206,7 +207,7 @@ impl Bench {
     }
 }
 
-async fn put(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {
+async fn put(bench: Rc<Bench>, plan: &Plan, server: Option<&Processes>) -> Result<Measured> {
     let target = bench.target(PUT);
     drive(plan, server, Recording::PerCall, move |caller, _| {
         let (bench, target) = (Rc::clone(&bench), target.clone());
@@ -219,7 +220,7 @@ async fn put(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<
     .await
 }
 
-async fn txn_put(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {
+async fn txn_put(bench: Rc<Bench>, plan: &Plan, server: Option<&Processes>) -> Result<Measured> {
     let target = bench.target(TXN);
     drive(plan, server, Recording::PerCall, move |caller, _| {
         let (bench, target) = (Rc::clone(&bench), target.clone());
@@ -239,7 +240,7 @@ async fn txn_put(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Res
 async fn range(
     bench: Rc<Bench>,
     plan: &Plan,
-    server: Option<&Process>,
+    server: Option<&Processes>,
     share: f64,
 ) -> Result<Measured> {
     let (range, put) = (bench.target(RANGE), bench.target(PUT));
@@ -275,7 +276,11 @@ async fn range(
     .await
 }
 
-async fn lease_grant(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {
+async fn lease_grant(
+    bench: Rc<Bench>,
+    plan: &Plan,
+    server: Option<&Processes>,
+) -> Result<Measured> {
     let target = bench.target(LEASE_GRANT);
     drive(plan, server, Recording::PerCall, move |caller, _| {
         let (bench, target) = (Rc::clone(&bench), target.clone());
@@ -291,7 +296,7 @@ async fn lease_grant(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) ->
 async fn lease_keepalive(
     bench: Rc<Bench>,
     plan: &Plan,
-    server: Option<&Process>,
+    server: Option<&Processes>,
 ) -> Result<Measured> {
     struct Kept {
         request: Bytes,
@@ -344,7 +349,7 @@ struct Delivery {
 async fn watch(
     bench: Rc<Bench>,
     plan: &Plan,
-    server: Option<&Process>,
+    server: Option<&Processes>,
     keys: u64,
 ) -> Result<Measured> {
     ensure!(bench.shape.val_size >= 8, "a watched value has at least 8 bytes");
@@ -438,7 +443,7 @@ fn create_watch(bench: &Bench, index: u64) -> Bytes {
     })
 }
 
-async fn fill(bench: Rc<Bench>, plan: &Plan, server: Option<&Process>) -> Result<Measured> {
+async fn fill(bench: Rc<Bench>, plan: &Plan, server: Option<&Processes>) -> Result<Measured> {
     let target = bench.target(TXN);
     let batch = u64::try_from(bench.shape.batch.max(1))?;
     let space = bench.shape.key_space;

@@ -80,18 +80,29 @@ impl Member {
 
     /// Starts a member without waiting for it.
     pub fn spawn(options: &Options) -> Result<Self> {
-        let (client_port, peer_port) = free_ports()?;
-        let mut command = bound_command(&options.program);
         // The advertised URLs are the same for every member, on purpose: member and cluster ids derive from
         // them, so two clusters of one member have equal ids, and either can take over the other's folder.
+        let advertised_peer = "http://127.0.0.1:2380".to_owned();
+        let cluster = format!("{}={advertised_peer}", options.name);
+        Self::spawn_on(options, free_ports()?, &advertised_peer, &cluster)
+    }
+
+    /// Starts a member that listens on these ports, for clients and peers, and founds that cluster.
+    fn spawn_on(
+        options: &Options,
+        (client_port, peer_port): (u16, u16),
+        advertised_peer: &str,
+        cluster: &str,
+    ) -> Result<Self> {
+        let mut command = bound_command(&options.program);
         command
             .arg(format!("--name={}", options.name))
             .arg(format!("--data-dir={}", options.data_dir.display()))
             .arg(format!("--listen-client-urls=http://127.0.0.1:{client_port}"))
             .arg("--advertise-client-urls=http://127.0.0.1:2379")
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"))
-            .arg("--initial-advertise-peer-urls=http://127.0.0.1:2380")
-            .arg(format!("--initial-cluster={}=http://127.0.0.1:2380", options.name))
+            .arg(format!("--initial-advertise-peer-urls={advertised_peer}"))
+            .arg(format!("--initial-cluster={cluster}"))
             .args(&options.flags);
         let what = format!("{} on {}", options.program.display(), options.data_dir.display());
         let process = Process::spawn(command, what, &options.log_path())?;
@@ -142,6 +153,42 @@ impl Member {
     pub fn kill(self) -> Result<ExitStatus> {
         self.process.kill()
     }
+}
+
+/// Starts the members of a new cluster, named `m1` and so on, each in its own folder below the one given, and waits until
+/// all serve. One alone is [`Member::start`].
+pub fn start_cluster(options: &Options, count: usize) -> Result<Vec<Member>> {
+    if count == 1 {
+        return Ok(vec![Member::start(options)?]);
+    }
+    let mut last = anyhow!("not tried");
+    for _ in 0..PORT_ATTEMPTS {
+        let ports = (0..count).map(|_| free_ports()).collect::<Result<Vec<_>>>()?;
+        let peer_url = |index: usize| format!("http://127.0.0.1:{}", ports[index].1);
+        let entries = (0..count).map(|index| format!("m{}={}", index + 1, peer_url(index)));
+        let cluster = entries.collect::<Vec<_>>().join(",");
+        let mut members = Vec::new();
+        for (index, &ports) in ports.iter().enumerate() {
+            let name = format!("m{}", index + 1);
+            let data_dir = options.data_dir.join(&name);
+            std::fs::create_dir_all(&options.data_dir).context("make the cluster's folder")?;
+            let options = Options { name, data_dir, ..options.clone() };
+            members.push(Member::spawn_on(&options, ports, &peer_url(index), &cluster)?);
+        }
+        match members.iter().try_for_each(Member::wait_ready) {
+            Ok(()) => return Ok(members),
+            Err(error)
+                if members.iter().any(|m| m.log_tail().contains("address already in use")) =>
+            {
+                last = error;
+            }
+            Err(error) => return Err(error),
+        }
+        // A second try is a new cluster.
+        drop(members);
+        std::fs::remove_dir_all(&options.data_dir).context("remove the failed cluster")?;
+    }
+    Err(last)
 }
 
 /// Two free ports for a client and a peer listener, different from each other.
