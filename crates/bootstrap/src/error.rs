@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use machine::Version;
+
 /// Why a member cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -51,6 +53,33 @@ pub enum Error {
         last: u64,
         /// The last entry whose effect is in the database.
         applied: u64,
+    },
+    /// The cluster is of a version whose rules are not known here.
+    #[error(
+        "the cluster has version {cluster}, which this program does not know: it knows 3.5, 3.6 and 3.7"
+    )]
+    UnknownVersion {
+        /// The cluster's version.
+        cluster: Version,
+    },
+    /// The member is to stand for an older version than its cluster has.
+    #[error(
+        "the cluster has version {cluster}, and this member is to be {asked}: enable a downgrade first (etcdctl downgrade \
+         enable), or ask for no version"
+    )]
+    Lowered {
+        /// The cluster's version.
+        cluster: Version,
+        /// What was asked for.
+        asked: Version,
+    },
+    /// A change of the membership cannot be read.
+    #[error("entry {index}: conf change: {why}")]
+    ConfChange {
+        /// Index of the entry.
+        index: u64,
+        /// What is wrong.
+        why: String,
     },
     /// The member does not belong to the cluster that it is to found.
     #[error("--initial-cluster does not name {name}")]

@@ -9,18 +9,21 @@
 //! same code. What is worth a line in a log is told in [`Origin`].
 //!
 //! Invariants
+//! - a member that has run before stands for the etcd version of its cluster, unless it is asked for another (`version`);
 //! - nothing is guessed: what does not fit together stops the start with the file that does not fit;
 //! - whatever a crash leaves of a start, the next start goes on with. In particular a log that was created and holds no
 //!   hard state yet is that of a cluster still to be founded: nothing was promised in it, and without the
 //!   bootstrap entries it would wait for ever for members that it does not know.
 
 mod error;
+mod standalone;
+mod version;
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use machine::Machine;
 use machine::bootstrap::Founding;
+use machine::{Machine, Version};
 use prost::Message as _;
 use proto::etcdserverpb::Metadata;
 use proto::{raftpb, walpb};
@@ -30,6 +33,7 @@ use vfs::Dir;
 use wal::Wal;
 
 pub use error::Error;
+pub use standalone::Forced;
 
 /// The directories of a member. They exist.
 pub struct Dirs {
@@ -50,8 +54,13 @@ pub struct Options {
     pub wal: wal::Options,
     /// The database.
     pub backend: backend::Options,
-    /// The state machine. The member's id is put in here.
+    /// The state machine. The member's id is put in here, and so is its version when it has run before: that of `machine` is
+    /// for a member whose directory says nothing.
     pub machine: machine::Options,
+    /// The version that the operator asks for. Without it a member that has run before goes on with its cluster's.
+    pub asked_version: Option<Version>,
+    /// Whether a member that has run before forgets all others, and goes on as a cluster of one.
+    pub force_new_cluster: bool,
     /// Ticks without a leader after which the member campaigns.
     pub election_ticks: u32,
     /// Whether to ask for votes before raising the term.
@@ -129,6 +138,8 @@ pub struct Restart {
     pub repair: Option<wal::Repair>,
     /// Snapshot files that cannot be read, and why; renamed.
     pub broken_snapshots: Vec<(String, String)>,
+    /// How it was made a cluster of one, if that was asked for.
+    pub forced: Option<Forced>,
 }
 
 /// Opens or makes everything. Reads whole files.
@@ -205,7 +216,8 @@ fn restart(dirs: Dirs, options: &Options) -> Result<Member, Error> {
         term: snapshot.metadata.term,
         conf_state: (index > 0).then(|| snapshot.metadata.conf_state.clone()),
     };
-    let (wal, recovered) = Wal::open(&dirs.wal_parent, &dirs.wal_name, &start, &options.wal)?;
+    let (mut wal, mut recovered) =
+        Wal::open(&dirs.wal_parent, &dirs.wal_name, &start, &options.wal)?;
     let wal_path = || dirs.wal_parent.path().join(&dirs.wal_name);
     let metadata = Metadata::decode(recovered.metadata.clone())
         .map_err(|error| Error::Metadata { path: wal_path(), why: error.to_string() })?;
@@ -223,6 +235,17 @@ fn restart(dirs: Dirs, options: &Options) -> Result<Member, Error> {
         let setup = Setup { bootstrap, ..setup(options, metadata.node_id) };
         return assemble(dirs, options, metadata, database, wal, setup, &snapshot, Origin::New);
     }
+    let mut forced = None;
+    if options.force_new_cluster {
+        forced = Some(standalone::force(
+            &mut wal,
+            metadata.node_id,
+            &snapshot.metadata,
+            &mut recovered.entries,
+            &mut recovered.hard_state,
+            applied,
+        )?);
+    }
     let entries = recovered
         .entries
         .into_iter()
@@ -234,6 +257,7 @@ fn restart(dirs: Dirs, options: &Options) -> Result<Member, Error> {
         commit_index: hard_state.commit.0,
         repair: recovered.repair,
         broken_snapshots: newest.broken,
+        forced,
     });
     let setup = Setup {
         snapshot: raft::codec::snapshot_from_proto(snapshot.clone()),
@@ -264,7 +288,9 @@ fn assemble(
     origin: Origin,
 ) -> Result<Member, Error> {
     let Metadata { node_id: member_id, cluster_id } = metadata;
-    let machine_options = machine::Options { member_id, ..options.machine.clone() };
+    let found = version::of_directory(&writer, snapshot, &setup.entries)?;
+    let version = version::decide(found, options.asked_version, options.machine.version)?;
+    let machine_options = machine::Options { member_id, version, ..options.machine.clone() };
     let (machine, compaction) = Machine::open(machine_options, writer, snapshot)?;
     Ok(Member {
         cluster_id,

@@ -12,6 +12,8 @@
 mod cluster;
 mod kv;
 
+pub use cluster::StorageMigration;
+
 use std::time::Duration;
 
 use proto::etcdserverpb::internal_raft_request::Request as Op;

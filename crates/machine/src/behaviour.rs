@@ -34,6 +34,22 @@ impl Version {
         parts.next().is_none().then_some(version)
     }
 
+    /// The releases whose behaviour this member can have, oldest first: one of each minor version.
+    pub const EMULATED: [Self; 3] = [Self::v3(5, 30), Self::v3(6, 14), Self::v3(7, 1)];
+
+    /// Returns the release whose behaviour a member of a cluster of this version has; `None` when it is newer than all
+    /// that are known. A cluster below 3.5 (3.0 is what it has until all members were heard) gets the oldest.
+    #[must_use]
+    pub fn emulated_for(cluster: Self) -> Option<Self> {
+        Self::EMULATED.into_iter().find(|release| cluster.of_cluster() <= release.of_cluster())
+    }
+
+    /// Returns the version that a downgrade of a cluster of this version leads to.
+    #[must_use]
+    pub const fn one_below(self) -> Self {
+        Self { minor: self.minor.saturating_sub(1), patch: 0, ..self }
+    }
+
     /// Returns the version of a cluster whose members are at least this one: without the patch level.
     #[must_use]
     pub const fn of_cluster(self) -> Self {
@@ -59,6 +75,18 @@ impl Version {
     /// Changing the URLs of a learner leaves it a learner.
     pub(crate) const fn update_keeps_learner(self) -> bool {
         self.has(31, 12, 0)
+    }
+
+    /// The rows say which version's they are, from 3.6 on.
+    #[must_use]
+    pub const fn has_storage_version(self) -> bool {
+        self.major == 3 && self.minor >= 6
+    }
+
+    /// The number of learners is the operator's to choose; before there is one at a time.
+    #[must_use]
+    pub const fn has_learners_max(self) -> bool {
+        self.minor >= 6
     }
 
     /// A leader keeps checkpoints of leases once the whole cluster is 3.6, without being told to.
@@ -99,6 +127,21 @@ mod tests {
             "3.5.0-rc.0",
         ] {
             assert_eq!(Version::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn each_cluster_version_has_its_release() {
+        for (cluster, release) in [
+            (Version::v3(0, 0), Some("3.5.30")),
+            (Version::v3(5, 0), Some("3.5.30")),
+            (Version::v3(6, 0), Some("3.6.14")),
+            (Version::v3(7, 0), Some("3.7.1")),
+            (Version::v3(8, 0), None),
+            (Version { major: 4, minor: 0, patch: 0 }, None),
+        ] {
+            let found = Version::emulated_for(cluster).map(|version| version.to_string());
+            assert_eq!(found.as_deref(), release, "{cluster}");
         }
     }
 

@@ -44,6 +44,7 @@ mod outcome;
 pub mod quota;
 
 pub use alarms::{Alarms, Restriction};
+pub use apply::StorageMigration;
 pub use behaviour::Version;
 pub use committed::{Committed, Payload};
 pub use fatal::{Fatal, OpenError};

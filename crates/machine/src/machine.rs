@@ -28,7 +28,7 @@ pub struct Options {
     pub version: Version,
     /// How large the backend may get.
     pub quota: Quota,
-    /// Most learners at a time; 1 in 3.5.
+    /// Most learners at a time, from 3.6 on; 3.5 has one.
     pub learners_max: usize,
     /// Settings of the lessor.
     pub lease: lease::Config,
@@ -154,6 +154,12 @@ impl Machine {
         }
     }
 
+    /// Returns the etcd version that this member stands for.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.options.version
+    }
+
     /// Returns the index of the last entry applied.
     #[must_use]
     pub fn applied(&self) -> u64 {
@@ -263,15 +269,17 @@ fn check_storage_version(view: &View, own: Version) -> Result<(), OpenError> {
 
 /// A member joins neither a cluster that is newer, nor (3.5) one that is on its way down to another version.
 fn check_version(membership: &Membership, own: Version) -> Result<(), OpenError> {
+    let Downgrade { enabled, target_version } = membership.downgrade();
+    if Version::parse(target_version).is_some_and(|target| *enabled && target == own.of_cluster()) {
+        return Ok(());
+    }
+    if *enabled && own.minor <= 5 {
+        return Err(OpenError::Downgrade { target: target_version.clone(), own });
+    }
     if let Some(cluster) = membership.version()
         && cluster > own.of_cluster()
     {
         return Err(OpenError::ClusterVersion { cluster, own });
-    }
-    let Downgrade { enabled, target_version } = membership.downgrade();
-    let is_target = Version::parse(target_version).is_some_and(|target| target == own.of_cluster());
-    if *enabled && own.minor <= 5 && !is_target {
-        return Err(OpenError::Downgrade { target: target_version.clone(), own });
     }
     Ok(())
 }

@@ -594,3 +594,80 @@ fn entries_of_unknown_types_are_named() {
     assert_eq!(of_type(9), "entry 4: unknown type 9");
     assert!(of_type(1).starts_with("entry 4: conf change: "));
 }
+
+fn set_version(version: &str) -> Op {
+    Op::ClusterVersionSet(membershippb::ClusterVersionSetRequest { ver: version.to_owned() })
+}
+
+fn storage_version(fixture: &mut Fixture) -> Option<String> {
+    meta::storage_version(&fixture.machine.writer().view()).unwrap()
+}
+
+#[test]
+fn rows_say_their_version_from_3_6_on() {
+    use machine::StorageMigration::{Done, Settled, Waiting};
+
+    let mut fixture = with_version(Version::v3(6, 14));
+    assert_eq!(fixture.machine.migrate_storage(true).unwrap(), Settled, "no cluster version");
+    fixture.ok(set_version("3.0.0"));
+    assert_eq!(fixture.machine.migrate_storage(true).unwrap(), Settled, "not all members heard");
+    fixture.ok(set_version("3.5.0"));
+    assert_eq!(fixture.machine.migrate_storage(true).unwrap(), Settled, "3.5 has no row");
+    fixture.ok(set_version("3.6.0"));
+    let raised = fixture.machine.migrate_storage(false).unwrap();
+    assert_eq!(raised, Done(Version::v3(6, 0)), "rising has not to wait");
+    assert_eq!(storage_version(&mut fixture).as_deref(), Some("3.6.0"));
+    assert_eq!(fixture.machine.migrate_storage(false).unwrap(), Settled);
+
+    let applied = fixture.request(set_version("3.5.0"));
+    assert!(applied.effects.iter().any(|effect| matches!(effect, Effect::Snapshot)));
+    assert_eq!(fixture.machine.migrate_storage(false).unwrap(), Waiting);
+    assert_eq!(storage_version(&mut fixture).as_deref(), Some("3.6.0"));
+    assert_eq!(fixture.machine.migrate_storage(true).unwrap(), Done(Version::v3(5, 0)));
+    assert_eq!(storage_version(&mut fixture), None);
+
+    let mut old = with_version(VERSION);
+    old.ok(set_version("3.5.0"));
+    assert_eq!(old.machine.migrate_storage(true).unwrap(), Settled);
+    assert_eq!(storage_version(&mut old), None);
+}
+
+#[test]
+fn the_number_of_learners_is_chosen_from_3_6_on() {
+    let second_learner = |version| {
+        let options = Options { learners_max: 2, ..Options::new(MEMBER, version) };
+        let mut fixture = Fixture::with(options);
+        let add = |id: u64, kind: raftpb::ConfChangeType| {
+            let peer_urls = vec![format!("http://m{id}:2380")];
+            let is_learner = kind == raftpb::ConfChangeType::ConfChangeAddLearnerNode;
+            let member = Member { id, peer_urls, is_learner, ..Member::default() };
+            let context = ConfChangeContext { member, is_promote: false }.encode();
+            Payload::ConfChange(raftpb::ConfChange {
+                id: 1,
+                r#type: kind.into(),
+                node_id: id,
+                context: Some(context.into()),
+            })
+        };
+        fixture.apply(add(MEMBER, raftpb::ConfChangeType::ConfChangeAddNode));
+        fixture.apply(add(2, raftpb::ConfChangeType::ConfChangeAddLearnerNode));
+        let applied = fixture.apply(add(3, raftpb::ConfChangeType::ConfChangeAddLearnerNode));
+        applied.outcome.unwrap().map(drop)
+    };
+    assert_eq!(second_learner(Version::v3(6, 14)), Ok(()));
+    assert_eq!(second_learner(VERSION), Err(RequestError::TooManyLearners));
+}
+
+#[test]
+fn the_target_of_a_downgrade_applies_what_the_newer_version_wrote() {
+    let mut fixture = with_version(VERSION);
+    let error = fixture.try_apply(request(set_version("3.6.0"))).unwrap_err();
+    assert!(matches!(error, Fatal::ClusterVersion { .. }), "{error}");
+    let mut fixture = with_version(VERSION);
+    fixture.ok(Op::DowngradeInfoSet(membershippb::DowngradeInfoSetRequest {
+        enabled: true,
+        ver: "3.5.0".to_owned(),
+    }));
+    fixture.ok(set_version("3.6.0"));
+    fixture.ok(set_version("3.5.0"));
+}

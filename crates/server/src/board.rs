@@ -4,6 +4,7 @@
 //! read together; each is right at the moment of its reading, which is all that headers and health promise.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use raft::{LogIndex, NodeId, Role, Term};
 use replica::Status;
@@ -19,6 +20,14 @@ pub(crate) struct Board {
     role: AtomicU8,
     reads_locally: AtomicBool,
     is_learner: AtomicBool,
+    /// The moment that `ticked_ms` counts from.
+    epoch: Instant,
+    /// When the node loop last ticked.
+    ticked_ms: AtomicU64,
+    /// How often the node loop was held up so long that another member may lead by now.
+    pauses: AtomicU64,
+    /// After how many of these pauses this member proved that it leads.
+    pauses_overcome: AtomicU64,
     /// Counts changes of leadership, for those who wait for one.
     leadership: watch::Sender<u64>,
     /// The applied index, for those who wait for one.
@@ -26,7 +35,7 @@ pub(crate) struct Board {
 }
 
 /// Every access is of one number and orders nothing else, but for `applied` and `reads_locally`: whoever sees an index there
-/// must also see what was applied, hence acquire and release.
+/// must also see what was applied, hence acquire and release; and for ticks and pauses, of which the pause must be seen first.
 impl Board {
     pub(crate) fn new(applied: u64) -> Self {
         Self {
@@ -37,6 +46,10 @@ impl Board {
             role: AtomicU8::new(0),
             reads_locally: AtomicBool::new(false),
             is_learner: AtomicBool::new(false),
+            epoch: Instant::now(),
+            ticked_ms: AtomicU64::new(0),
+            pauses: AtomicU64::new(0),
+            pauses_overcome: AtomicU64::new(0),
             leadership: watch::channel(0).0,
             progress: watch::channel(applied).0,
         }
@@ -52,6 +65,33 @@ impl Board {
         if self.leader.swap(status.leader.0, Ordering::Relaxed) != status.leader.0 {
             self.leadership.send_modify(|count| *count += 1);
         }
+    }
+
+    /// Says that the node loop ticks, and `had_paused` that it was held up before for longer than leadership is sure.
+    pub(crate) fn ticked(&self, had_paused: bool) {
+        if had_paused {
+            self.pauses.fetch_add(1, Ordering::SeqCst);
+        }
+        self.ticked_ms.store(self.elapsed_ms(), Ordering::SeqCst);
+    }
+
+    /// Whether a member that was the leader may have stopped being it without having noticed: it has not ticked for
+    /// `limit`, or has not proved its leadership since it was held up. If so, how many pauses a proof overcomes: see
+    /// [`Board::leadership_proved`].
+    pub(crate) fn doubts_leadership(&self, limit: Duration) -> Option<u64> {
+        let pauses = self.pauses.load(Ordering::SeqCst);
+        let since_ms = self.elapsed_ms().saturating_sub(self.ticked_ms.load(Ordering::SeqCst));
+        let is_late = u128::from(since_ms) > limit.as_millis();
+        (is_late || self.pauses_overcome.load(Ordering::SeqCst) < pauses).then_some(pauses)
+    }
+
+    /// This member proved its leadership, after so many pauses.
+    pub(crate) fn leadership_proved(&self, pauses: u64) {
+        self.pauses_overcome.fetch_max(pauses, Ordering::SeqCst);
+    }
+
+    fn elapsed_ms(&self) -> u64 {
+        u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Says how far entries are applied and visible.
@@ -108,5 +148,26 @@ impl Board {
         }
         // Ends with an error only when the board is gone, and we hold it.
         let _ = progress.wait_for(|applied| *applied >= index.0).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pause_leaves_doubt_until_a_proof() {
+        const LONG: Duration = Duration::from_secs(3600);
+        let board = Board::new(0);
+        board.ticked(false);
+        assert_eq!(board.doubts_leadership(LONG), None);
+        board.ticked(true);
+        let pauses = board.doubts_leadership(LONG).unwrap();
+        // A second one during the proof: the proof says nothing about it.
+        board.ticked(true);
+        board.leadership_proved(pauses);
+        let pauses = board.doubts_leadership(LONG).unwrap();
+        board.leadership_proved(pauses);
+        assert_eq!(board.doubts_leadership(LONG), None);
     }
 }

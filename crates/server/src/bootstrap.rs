@@ -60,7 +60,7 @@ pub(crate) fn open(
     seed: u64,
 ) -> Result<Member, StartError> {
     let member = ::bootstrap::open(open_dirs(config)?, &options(config, joining, seed))?;
-    tell(&member);
+    tell(config, &member);
     Ok(member)
 }
 
@@ -86,12 +86,18 @@ fn open_dirs(config: &Config) -> Result<Dirs, StartError> {
 }
 
 fn options(config: &Config, joining: Option<&Joining>, seed: u64) -> Options {
-    let mut machine = machine::Options::new(0, version::EMULATED);
+    let version = match joining {
+        Some(joining) => joining.version,
+        None => config.emulated_version.unwrap_or(version::NEW_CLUSTER),
+    };
+    let mut machine = machine::Options::new(0, version);
+    machine.learners_max = config.max_learners;
+    machine.persists_checkpoints = config.lease_checkpoint_persist;
     machine.quota = Quota::from_flag(config.quota_backend_bytes);
     machine.lease = lease::Config {
         min_ttl: lease::min_ttl(config.election_ticks(), config.heartbeat),
         retry_after: config.request_timeout(),
-        checkpoint_interval: None,
+        checkpoint_interval: config.lease_checkpoint_interval,
     };
     let members = config.initial_cluster.iter().map(|(name, urls)| {
         (name.clone(), urls.iter().map(ToString::to_string).collect::<Vec<_>>())
@@ -111,6 +117,8 @@ fn options(config: &Config, joining: Option<&Joining>, seed: u64) -> Options {
         wal: wal::Options::default(),
         backend: backend::Options::with_quota(config.quota_backend_bytes),
         machine,
+        asked_version: config.emulated_version,
+        force_new_cluster: config.force_new_cluster,
         election_ticks: config.election_ticks(),
         pre_vote: config.pre_vote,
         seed,
@@ -118,7 +126,18 @@ fn options(config: &Config, joining: Option<&Joining>, seed: u64) -> Options {
     }
 }
 
-fn tell(member: &Member) {
+fn tell(config: &Config, member: &Member) {
+    let version = member.machine.version();
+    let cluster_version = member.machine.membership().version();
+    tracing::info!(
+        local_server_version = %version,
+        cluster_version = cluster_version.map_or_else(|| "to_be_decided".to_owned(), |v| v.to_string()),
+        snapshot_count = config.snapshot_count(version),
+        "starting etcd server"
+    );
+    if !version.has_learners_max() && config.max_learners != 1 {
+        tracing::warn!("--max-learners is of no effect before 3.6: there is one learner at a time");
+    }
     let cluster_id = format!("{:x}", member.cluster_id);
     let local_member_id = format!("{:x}", member.member_id);
     let restart = match &member.origin {
@@ -143,6 +162,23 @@ fn tell(member: &Member) {
             copy = repair.copy,
             "repaired a torn record at the end of the WAL"
         );
+    }
+    if let Some(forced) = &restart.forced {
+        if forced.discarded > 0 {
+            tracing::info!(
+                commit_index_from_wal = forced.commit_before,
+                number_of_discarded_entries = forced.discarded,
+                "discarding uncommitted WAL entries"
+            );
+        }
+        tracing::info!(
+            cluster_id,
+            local_member_id,
+            wal_commit_index = forced.commit_before,
+            commit_index = forced.commit_index,
+            "forcing restart member"
+        );
+        return;
     }
     tracing::info!(
         cluster_id,

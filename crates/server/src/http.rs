@@ -18,8 +18,8 @@ use tonic::Status;
 use tonic::service::Routes;
 
 use crate::gateway::Gateway;
+use crate::grpc;
 use crate::request::Core;
-use crate::{grpc, version};
 
 /// The gateway's prefix.
 const GATEWAY: &str = "/v3/";
@@ -170,7 +170,12 @@ pub(crate) fn version_of_cluster(core: &Core) -> Response {
         .version()
         .map_or_else(|| "not_decided".to_owned(), |v| v.to_string());
     // In etcd's order, which a map would not keep.
-    let body = format!(r#"{{"etcdserver":"{}","etcdcluster":"{cluster}"}}"#, version::EMULATED);
+    let mut body = format!(r#"{{"etcdserver":"{}","etcdcluster":"{cluster}""#, core.version);
+    if core.version.has_storage_version() {
+        let storage = core.storage_version().unwrap_or_else(|| "unknown".to_owned());
+        body.push_str(&format!(r#","storage":"{storage}""#));
+    }
+    body.push('}');
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 

@@ -15,7 +15,6 @@ use machine::bootstrap::Founding;
 use crate::config::{ClusterState, Config, Url};
 use crate::peer::{Answer, Dialler, PeerClient};
 use crate::peer_port::MemberRow;
-use crate::version;
 
 /// How long a joining member waits for one answer.
 const JOIN_LIMIT: Duration = Duration::from_secs(10);
@@ -27,6 +26,8 @@ pub(crate) struct Joining {
     pub(crate) member_id: u64,
     /// The cluster's members, this one among them.
     pub(crate) members: Vec<MemberRow>,
+    /// The etcd version to stand for.
+    pub(crate) version: Version,
 }
 
 /// Why a member must not begin.
@@ -51,7 +52,7 @@ pub enum JoinError {
         /// What does not match.
         why: &'static str,
     },
-    /// The cluster is of a version that this member does not speak.
+    /// The cluster is of a version that this member, as it is asked to be, does not speak.
     #[error(
         "incompatible with current running cluster: cluster version {cluster}, this member {own}"
     )]
@@ -61,6 +62,23 @@ pub enum JoinError {
         /// This member's.
         own: Version,
     },
+    /// The cluster is of a version whose rules are not known here.
+    #[error(
+        "incompatible with current running cluster: cluster version {cluster}, and this program knows 3.5, 3.6 and 3.7"
+    )]
+    UnknownVersion {
+        /// The cluster's version.
+        cluster: Version,
+    },
+    /// No member says what version the cluster has.
+    #[error("incompatible with current running cluster: no member says the cluster's version")]
+    NoVersion,
+    /// The cluster is on its way to an older version, and nobody said which of the two to stand for.
+    #[error(
+        "incompatible with current running cluster: a downgrade is enabled; wait until it is complete, or say \
+         --emulated-version"
+    )]
+    Downgrading,
 }
 
 /// Asks the other members, if there is a reason to. `None` when this member founds its cluster.
@@ -76,9 +94,9 @@ pub(crate) async fn survey(
         }
         ClusterState::New => Ok(None),
         ClusterState::Existing => {
-            let joining = join(config, &client).await?;
-            check_versions(config, &client).await?;
-            Ok(Some(joining))
+            let (cluster_id, member_id, members) = join(config, &client).await?;
+            let version = join_as(config, &client).await?;
+            Ok(Some(Joining { cluster_id, member_id, members, version }))
         }
     }
 }
@@ -139,11 +157,15 @@ async fn refuse_second_beginning(config: &Config, client: &PeerClient) -> Result
     Ok(())
 }
 
-async fn join(config: &Config, client: &PeerClient) -> Result<Joining, JoinError> {
+/// The cluster's id, this member's, and the members.
+async fn join(
+    config: &Config,
+    client: &PeerClient,
+) -> Result<(u64, u64, Vec<MemberRow>), JoinError> {
     for url in other_urls(config) {
         if let Some((cluster_id, members)) = members_of(client, url, JOIN_LIMIT).await {
             let member_id = match_members(config, &members)?;
-            return Ok(Joining { cluster_id, member_id, members });
+            return Ok((cluster_id, member_id, members));
         }
     }
     Err(JoinError::NoAnswer)
@@ -173,22 +195,98 @@ fn match_members(config: &Config, rows: &[MemberRow]) -> Result<u64, JoinError> 
     }
 }
 
-async fn check_versions(config: &Config, client: &PeerClient) -> Result<(), JoinError> {
-    let own = version::EMULATED;
+/// The etcd version to stand for among the members that are there.
+async fn join_as(config: &Config, client: &PeerClient) -> Result<Version, JoinError> {
+    let mut clusters = Vec::new();
+    let mut is_downgrading = None;
     for url in other_urls(config) {
-        let Ok(answer) = client.get(&url.to_string(), "/version", JOIN_LIMIT).await else {
-            continue;
-        };
-        let Some(cluster) = cluster_version(&answer.body) else { continue };
-        if cluster > own.of_cluster() {
-            return Err(JoinError::Version { cluster, own });
+        let url = url.to_string();
+        if let Ok(answer) = client.get(&url, "/version", JOIN_LIMIT).await {
+            clusters.extend(cluster_version(&answer.body));
+        }
+        // The answer is linearizable: one is enough.
+        if is_downgrading.is_none()
+            && let Ok(answer) = client.get(&url, "/downgrade/enabled", JOIN_LIMIT).await
+            && answer.status == StatusCode::OK
+        {
+            is_downgrading = Some(answer.body.trim_ascii() == b"true");
         }
     }
-    Ok(())
+    choose(&clusters, is_downgrading.unwrap_or(false), config.emulated_version)
+}
+
+/// Chooses the version by what the members say that the cluster's is, and by what the operator asks for.
+///
+/// Upstream: `isCompatibleWithVers`, `allowedVersionRange` in `cluster_util.go`.
+fn choose(
+    clusters: &[Version],
+    is_downgrading: bool,
+    asked: Option<Version>,
+) -> Result<Version, JoinError> {
+    let Some(&cluster) = clusters.iter().max() else { return Err(JoinError::NoVersion) };
+    let Some(own) = asked else {
+        if is_downgrading {
+            return Err(JoinError::Downgrading);
+        }
+        return Version::emulated_for(cluster).ok_or(JoinError::UnknownVersion { cluster });
+    };
+    let is_compatible = |cluster: &Version| {
+        if is_downgrading {
+            // etcd takes members of the version to come only.
+            cluster.one_below() == own.of_cluster()
+        } else {
+            *cluster <= own.of_cluster()
+        }
+    };
+    match clusters.iter().find(|cluster| !is_compatible(cluster)) {
+        Some(&cluster) => Err(JoinError::Version { cluster, own }),
+        None => Ok(own),
+    }
 }
 
 /// The cluster version in an answer to `/version`, once it is decided.
 fn cluster_version(body: &[u8]) -> Option<Version> {
     let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
     Version::parse(answer.get("etcdcluster")?.as_str()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const V3_5: Version = Version::EMULATED[0];
+    const V3_6: Version = Version::EMULATED[1];
+
+    #[track_caller]
+    fn check(
+        clusters: &[Version],
+        is_downgrading: bool,
+        asked: Option<Version>,
+        expected: Result<Version, &str>,
+    ) {
+        let chosen = choose(clusters, is_downgrading, asked).map_err(|error| error.to_string());
+        match expected {
+            Ok(version) => assert_eq!(chosen, Ok(version)),
+            Err(text) => assert!(chosen.as_ref().is_err_and(|e| e.contains(text)), "{chosen:?}"),
+        }
+    }
+
+    #[test]
+    fn a_member_joins_as_what_the_cluster_is() {
+        let (v5, v6) = (V3_5.of_cluster(), V3_6.of_cluster());
+        check(&[v5, v5], false, None, Ok(V3_5));
+        check(&[v6, v6], false, None, Ok(V3_6));
+        check(&[v5], false, Some(V3_6), Ok(V3_6));
+        check(&[v5, v6], false, Some(V3_5), Err("cluster version 3.6.0, this member 3.5.30"));
+        check(&[Version::v3(8, 0)], false, None, Err("cluster version 3.8.0, and this program"));
+        check(&[], false, None, Err("no member says"));
+    }
+
+    #[test]
+    fn during_a_downgrade_only_the_version_to_come_joins() {
+        let v6 = V3_6.of_cluster();
+        check(&[v6], true, None, Err("a downgrade is enabled"));
+        check(&[v6], true, Some(V3_6), Err("cluster version 3.6.0, this member 3.6.14"));
+        check(&[v6], true, Some(V3_5), Ok(V3_5));
+    }
 }

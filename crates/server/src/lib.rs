@@ -18,6 +18,7 @@ mod compactor;
 pub mod config;
 mod driver;
 mod facts;
+mod first_election;
 mod forward;
 mod gateway;
 mod gathered;

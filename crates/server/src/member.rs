@@ -27,7 +27,9 @@ use crate::request::{ApplyRequests, Core};
 use crate::secure::Secured;
 use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
-use crate::{cluster_version, compactor, grpc, http, listen, peer_port, publish, systemd};
+use crate::{
+    cluster_version, compactor, first_election, grpc, http, listen, peer_port, publish, systemd,
+};
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
 const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -184,9 +186,11 @@ impl Member {
         let ids = RequestIds::new(member_id, unix_ms);
         let reads = Arc::new(Reads::new(heart_sender.clone(), ids.next()));
         let peers = Arc::new(Peers::new(member_id, heart_sender.clone(), dialler.clone()));
+        let version = machine.version();
         let core = Arc::new(Core {
             cluster_id,
             member_id,
+            version,
             quota: machine::Quota::from_flag(config.quota_backend_bytes),
             board: Arc::clone(&board),
             facts: Arc::clone(&facts),
@@ -223,7 +227,7 @@ impl Member {
             Identity {
                 cluster_id,
                 member_id,
-                server_version: crate::version::EMULATED.to_string(),
+                server_version: version.to_string(),
                 peer_urls: core
                     .config
                     .initial_advertise_peer_urls
@@ -266,7 +270,7 @@ impl Member {
                 commit_interval: config.backend_batch_interval,
                 commit_ops: config.backend_batch_limit as u64,
                 commit_bytes: COMMIT_BYTES_MAX,
-                snapshot_count: config.snapshot_count,
+                snapshot_count: config.snapshot_count(version),
                 compaction_batch: config.compaction_batch_limit,
                 compaction_pause: config.compaction_sleep,
                 lease_extension: config.election,
@@ -309,6 +313,10 @@ impl Member {
         tasks.spawn(grpc::expire_leases(Arc::clone(&core)));
         tasks.spawn(compactor::run(Arc::clone(&core)));
         tasks.spawn(cluster_version::watch(Arc::clone(&core)));
+        tasks.spawn(cluster_version::watch_downgrade(Arc::clone(&core)));
+        if !is_alone {
+            tasks.spawn(first_election::hurry(Arc::clone(&core)));
+        }
         let member = Self {
             core,
             stages,
@@ -418,6 +426,7 @@ async fn off_executor<T: Send + 'static>(
 fn is_alone(config: &Config, membership: &machine::Membership) -> bool {
     config.initial_cluster_state == ClusterState::New
         && config.initial_cluster.len() == 1
+        && !config.force_new_cluster
         && membership.members().len() <= 1
 }
 
@@ -438,14 +447,12 @@ fn log_start(config: &Config) {
         urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
     };
     tracing::info!(
-        etcd_version = %crate::version::EMULATED,
         retcd_version = crate::version::OWN,
         name = config.name,
         data_dir = %config.data_dir.display(),
         wal_dir = %config.wal_path().display(),
         heartbeat_interval = ?config.heartbeat,
         election_timeout = ?config.election,
-        snapshot_count = config.snapshot_count,
         initial_advertise_peer_urls = urls(&config.initial_advertise_peer_urls),
         listen_peer_urls = urls(&config.listen_peer_urls),
         advertise_client_urls = urls(&config.advertise_client_urls),
@@ -459,3 +466,5 @@ fn log_start(config: &Config) {
 
 #[cfg(test)]
 pub(crate) mod unconnected;
+#[cfg(test)]
+mod versions;

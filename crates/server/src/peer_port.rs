@@ -224,6 +224,9 @@ async fn hash_kv(State(core): State<Arc<Core>>, request: Request) -> Response {
     if hash.hashed.compact_revision != 0 {
         answer["compact_revision"] = json!(hash.hashed.compact_revision);
     }
+    if core.version.minor >= 6 {
+        answer["hash_revision"] = json!(hash.hashed.revision);
+    }
     let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
     with_cluster_id(&core, (headers, answer.to_string()).into_response())
 }

@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use backend::schema::meta;
 use bytes::Bytes;
-use machine::{Answer, Outcome as ApplyOutcome, RequestError};
+use machine::{Answer, Outcome as ApplyOutcome, RequestError, Version};
 use prost::Message as _;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{AlarmRequest, InternalRaftRequest, RequestHeader, ResponseHeader};
@@ -75,6 +76,8 @@ pub(crate) enum Refusal {
 pub(crate) struct Core {
     pub(crate) cluster_id: u64,
     pub(crate) member_id: u64,
+    /// The etcd version that this member stands for.
+    pub(crate) version: Version,
     pub(crate) config: Config,
     pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
@@ -108,6 +111,19 @@ impl Core {
     pub(crate) fn header(&self, revision: i64) -> ResponseHeader {
         let revision = if revision == 0 { self.store.current_revision() } else { revision };
         ResponseHeader { revision, ..self.bare_header() }
+    }
+
+    /// The version whose rows these are; `None` if it cannot be told: before the first commit, or because they cannot be read.
+    pub(crate) fn storage_version(&self) -> Option<String> {
+        let view = self.backend.view();
+        let found = meta::storage_version(&view)
+            .and_then(|found| Ok((found, meta::term(&view)?)))
+            .inspect_err(|error| tracing::warn!(error = %error, "cannot read the storage version"));
+        match found.ok()? {
+            (Some(version), _) => Some(version),
+            (None, 0) => None,
+            (None, _) => Some(Version::v3(5, 0).to_string()),
+        }
     }
 
     /// Time as leases count it.

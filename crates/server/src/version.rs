@@ -1,12 +1,25 @@
-//! The etcd version that this member stands for, in one place.
+//! The etcd versions that a member can stand for, and this program's own.
 //!
 //! Clients and peers reason about etcd's versions: what a member may send, what it may be asked. So a member answers with the
-//! version whose behaviour it has. A new cluster is 3.5, which every later etcd can take over.
+//! version whose behaviour it has. Which one that is, is decided once at start and stays: by the directory
+//! (`::bootstrap`), by the cluster that it joins (`crate::joining`), else it is [`NEW_CLUSTER`]. From then on it is in `Core` and in
+//! the state machine.
 
-use machine::Version;
+pub use machine::Version;
 
-/// The version that status, `/version` and the peer port report.
-pub const EMULATED: Version = Version::v3(5, 30);
+/// What founds a cluster, if nothing else is asked for: every later etcd can take its directories over.
+pub const NEW_CLUSTER: Version = Version::EMULATED[0];
+
+/// Reads what `--emulated-version` says: `3.5`, `3.6` or `3.7`.
+///
+/// # Errors
+/// What would have been right.
+pub fn parse_emulated(text: &str) -> Result<Version, String> {
+    Version::EMULATED
+        .into_iter()
+        .find(|version| text == format!("{}.{}", version.major, version.minor))
+        .ok_or_else(|| format!("--emulated-version is one of 3.5, 3.6 and 3.7, not {text:?}"))
+}
 
 /// This program's own version.
 pub const OWN: &str = env!("CARGO_PKG_VERSION");
@@ -15,7 +28,7 @@ pub const OWN: &str = env!("CARGO_PKG_VERSION");
 #[must_use]
 pub fn banner() -> String {
     format!(
-        "etcd Version: {EMULATED}\nGit SHA: retcd-{OWN}\nGo Version: none (retcd is written in Rust)\nGo OS/Arch: {}/{}\nretcd Version: {OWN}\n",
+        "etcd Version: {NEW_CLUSTER}\nGit SHA: retcd-{OWN}\nGo Version: none (retcd is written in Rust)\nGo OS/Arch: {}/{}\nretcd Version: {OWN}\n",
         std::env::consts::OS,
         go_arch(),
     )

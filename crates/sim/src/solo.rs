@@ -140,6 +140,8 @@ fn options(settings: &Settings) -> bootstrap::Options {
             sync: true,
         },
         machine: machine::Options::new(0, Version::v3(5, 30)),
+        asked_version: None,
+        force_new_cluster: false,
         election_ticks: 10,
         pre_vote: true,
         seed: 1,

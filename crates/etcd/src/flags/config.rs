@@ -137,6 +137,14 @@ pub(super) fn build(
     };
 
     let security = security::build(&get, notices)?;
+    let has_checkpoints = get.boolean("experimental-enable-lease-checkpoint")?;
+    let keeps_checkpoints = get.boolean("experimental-enable-lease-checkpoint-persist")?;
+    if keeps_checkpoints && !has_checkpoints {
+        return Err(
+            "setting experimental-enable-lease-checkpoint-persist requires experimental-enable-lease-checkpoint"
+                .to_owned(),
+        );
+    }
 
     let config = Config {
         client_tls: security.client_tls,
@@ -156,10 +164,19 @@ pub(super) fn build(
             _ => ClusterState::New,
         },
         initial_cluster_token: get.text("initial-cluster-token"),
-        snapshot_count: match get.integer::<u64>("snapshot-count")? {
-            0 => server::config::SNAPSHOT_COUNT_DEFAULT,
-            count => count,
+        emulated_version: match get.text("emulated-version").as_str() {
+            "" => None,
+            text => Some(server::version::parse_emulated(text)?),
         },
+        force_new_cluster: get.boolean("force-new-cluster")?,
+        max_learners: match get.integer::<i64>("max-learners")? {
+            0 => return Err("--max-learners must be larger than 0".to_owned()),
+            count => usize::try_from(count)
+                .map_err(|_| "--max-learners must be larger than 0".to_owned())?,
+        },
+        // Untouched, or 0, it is etcd's default for the version.
+        snapshot_count: Some(get.integer::<u64>("snapshot-count")?)
+            .filter(|count| get.is_given("snapshot-count") && *count > 0),
         snapshot_catchup_entries: get.integer("snapshot-catchup-entries")?,
         max_snapshots: get.integer("max-snapshots")?,
         max_wals: get.integer("max-wals")?,
@@ -168,6 +185,10 @@ pub(super) fn build(
         initial_election_tick_advance: get.boolean("initial-election-tick-advance")?,
         pre_vote: get.boolean("pre-vote")?,
         strict_reconfig_check: get.boolean("strict-reconfig-check")?,
+        lease_checkpoint_interval: has_checkpoints
+            .then_some(server::config::LEASE_CHECKPOINT_INTERVAL),
+        lease_checkpoint_persist: keeps_checkpoints,
+        downgrade_check_interval: get.duration("downgrade-check-time")?,
         auto_compaction: auto_compaction(
             &get.text("auto-compaction-mode"),
             &get.text("auto-compaction-retention"),

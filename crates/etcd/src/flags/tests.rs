@@ -25,9 +25,28 @@ fn no_flags_are_etcds_defaults() {
     assert_eq!(config.data_dir.to_str(), Some("default.etcd"));
     assert_eq!(config.listen_client_urls[0].to_string(), "http://localhost:2379");
     assert_eq!(config.initial_cluster[0].0, "default");
-    assert_eq!(config.snapshot_count, 100_000);
+    let counts = ["3.5", "3.6", "3.7"]
+        .map(|text| config.snapshot_count(server::version::parse_emulated(text).unwrap()));
+    assert_eq!(counts, [100_000, 10_000, 10_000]);
     assert_eq!(config.election_ticks(), 10);
     assert_eq!(parsed.notices, [Notice::DataDirDefault { path: "default.etcd".to_owned() }]);
+}
+
+#[test]
+fn a_version_to_stand_for_is_one_of_three() {
+    let parsed = run(&["--emulated-version=3.6", "--snapshot-count=7"]).unwrap();
+    let version = parsed.config.emulated_version.unwrap();
+    assert_eq!(version.to_string(), "3.6.14");
+    assert_eq!(parsed.config.snapshot_count(version), 7);
+    let parsed = run_with(&[], &[("ETCD_EMULATED_VERSION", "3.7")]).unwrap();
+    assert_eq!(parsed.config.emulated_version.unwrap().to_string(), "3.7.1");
+    for text in ["3.4", "3.8", "3.6.14", "v3.6", "3"] {
+        let stopped = stop(&["--emulated-version", text]);
+        assert!(
+            matches!(&stopped, Stop::Refused(why) if why.contains("3.5, 3.6 and 3.7")),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! etcd 3.6 has requests for the last three. 3.5 applies them too, but sends v2 requests for the first two of them;
 //! both forms do the same here.
 
+use backend::schema::meta;
 use proto::etcdserverpb::Request as V2Request;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::raftpb;
@@ -116,7 +117,9 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Outcome, Fatal> {
         let own = self.options.version;
-        if new > own.of_cluster() {
+        // What the rows have already was no obstacle then, and a later entry may have taken it back.
+        let is_target = target_of(self.membership.downgrade()) == Some(own.of_cluster());
+        if entry.is_new && new > own.of_cluster() && !is_target {
             return Err(Fatal::ClusterVersion { index: entry.index, cluster: new, own });
         }
         if entry.index > self.membership_index {
@@ -164,9 +167,7 @@ impl Machine {
             Change::decode(change).map_err(|what| Fatal::Entry { index: entry.index, what })?;
         // Members that were read from rows of a later index cannot judge an earlier change; raft took it then, or not.
         let can_judge = entry.index > self.membership_index;
-        if can_judge
-            && let Err(refused) = self.membership.validate(&decoded, self.options.learners_max)
-        {
+        if can_judge && let Err(refused) = self.membership.validate(&decoded, self.learners_max()) {
             applied
                 .effects
                 .push(Effect::ConfChange(raftpb::ConfChange { node_id: 0, ..change.clone() }));
@@ -182,15 +183,47 @@ impl Machine {
             self.note_peer(peer_change, applied);
         }
         if entry.is_new {
-            backend::schema::meta::put_conf_state(
-                &mut self.writer,
-                &self.conf_state.clone().into(),
-            );
+            meta::put_conf_state(&mut self.writer, &self.conf_state.clone().into());
             self.membership.mend_rows(&mut self.writer)?;
             let members = Response::Members(self.membership.to_messages());
             applied.outcome = Some(Ok(Answer { revision: 0, response: members }));
         }
         Ok(())
+    }
+
+    fn learners_max(&self) -> usize {
+        if self.options.version.has_learners_max() { self.options.learners_max } else { 1 }
+    }
+
+    /// Makes the rows say that they are of the cluster's version, if they say otherwise; 3.5 has no row for it.
+    ///
+    /// Raising it is for this to do at any time. Lowering it tells an older etcd that it may open this directory: that waits
+    /// until the log behind the last snapshot on disk holds nothing of the newer version (`may_lower`). No entry asks for
+    /// it, and its moment may differ between members.
+    ///
+    /// Upstream: `UpdateStorageVersionIfNeeded` in `version/monitor.go`, `schema/migration.go` (3.6.14).
+    ///
+    /// # Errors
+    /// The row cannot be read.
+    pub fn migrate_storage(&mut self, may_lower: bool) -> Result<StorageMigration, Fatal> {
+        let Some(cluster) = self.membership.version() else { return Ok(StorageMigration::Settled) };
+        // A cluster below 3.5 is one that has not heard all of its members yet.
+        if !self.options.version.has_storage_version() || cluster < Version::v3(5, 0) {
+            return Ok(StorageMigration::Settled);
+        }
+        let found = meta::storage_version(&self.writer.view())?;
+        let found = found.as_deref().and_then(Version::parse).unwrap_or(Version::v3(5, 0));
+        if found.of_cluster() == cluster {
+            return Ok(StorageMigration::Settled);
+        }
+        // Without a term nothing says that these are rows of 3.5.
+        if self.writer.consistent().term == 0 || (found.of_cluster() > cluster && !may_lower) {
+            return Ok(StorageMigration::Waiting);
+        }
+        let row = cluster.has_storage_version().then(|| cluster.to_string());
+        meta::put_storage_version(&mut self.writer, row.as_deref());
+        self.writer.publish();
+        Ok(StorageMigration::Done(cluster))
     }
 
     fn note_peer(&self, change: PeerChange, applied: &mut Applied) {
@@ -205,6 +238,22 @@ impl Machine {
             }
         }
     }
+}
+
+/// What [`Machine::migrate_storage`] came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StorageMigration {
+    /// The rows say what they are to say.
+    Settled,
+    /// They do not, and must not yet.
+    Waiting,
+    /// They do from now on, with the next commit.
+    Done(Version),
+}
+
+/// Where a downgrade that is enabled leads to.
+pub(crate) fn target_of(downgrade: &Downgrade) -> Option<Version> {
+    downgrade.enabled.then(|| Version::parse(&downgrade.target_version))?
 }
 
 fn parse_version(entry: Entry, text: &str) -> Result<Version, Fatal> {

@@ -8,10 +8,12 @@ mod url;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use machine::Version;
+
 pub use url::{Url, UrlError};
 
-/// etcd 3.5's default for `--snapshot-count`.
-pub const SNAPSHOT_COUNT_DEFAULT: u64 = 100_000;
+/// How often etcd's leader notes how much is left of a long lease.
+pub const LEASE_CHECKPOINT_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
 /// etcd's quota where none is asked for: 2 GiB.
 pub const QUOTA_DEFAULT_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -62,8 +64,14 @@ pub struct Config {
     pub initial_cluster_state: ClusterState,
     /// Part of the cluster's id.
     pub initial_cluster_token: String,
-    /// Applied entries between two raft snapshots.
-    pub snapshot_count: u64,
+    /// The etcd version to stand for; without one, that of the cluster.
+    pub emulated_version: Option<Version>,
+    /// Whether to go on as a cluster of one, forgetting the other members.
+    pub force_new_cluster: bool,
+    /// Most learners at a time, from 3.6 on.
+    pub max_learners: usize,
+    /// Applied entries between two raft snapshots; without a number, etcd's for the version.
+    pub snapshot_count: Option<u64>,
     /// Entries kept in memory behind a snapshot.
     pub snapshot_catchup_entries: u64,
     /// Snapshot files kept; 0 keeps all.
@@ -80,6 +88,12 @@ pub struct Config {
     pub pre_vote: bool,
     /// Whether changes of the membership that could lose the quorum are refused.
     pub strict_reconfig_check: bool,
+    /// How often a leader notes how much is left of a long lease; `None` is never.
+    pub lease_checkpoint_interval: Option<Duration>,
+    /// Whether such a note is kept across restarts also before 3.6.
+    pub lease_checkpoint_persist: bool,
+    /// How often a leader looks whether a downgrade is complete; zero is never.
+    pub downgrade_check_interval: Duration,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
     /// Largest request, as encoded for the log.
@@ -138,6 +152,12 @@ impl Config {
             0 => Some(QUOTA_DEFAULT_BYTES),
             bytes => u64::try_from(bytes).ok(),
         }
+    }
+
+    /// Applied entries between two raft snapshots, for a member of this version.
+    #[must_use]
+    pub fn snapshot_count(&self, version: Version) -> u64 {
+        self.snapshot_count.unwrap_or(if version < Version::v3(6, 0) { 100_000 } else { 10_000 })
     }
 
     /// Ticks of the raft core in an election timeout.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use machine::{Effect, Machine};
+use machine::{Effect, Machine, StorageMigration};
 use prost::Message as _;
 use proto::etcdserverpb::AlarmRequest;
 use raft::LogIndex;
@@ -107,6 +107,10 @@ pub(crate) struct State {
     last_snapshot: u64,
     is_snapshot_wanted: bool,
     is_leader: bool,
+    /// The rows may not say yet that they are of the cluster's version.
+    is_migration_due: bool,
+    /// The last raft snapshot that is complete on disk, as far as the committer has said.
+    saved_snapshot: u64,
     /// Who is to be sent the state of the next commit.
     receivers: Vec<raft::Message>,
 }
@@ -114,7 +118,13 @@ pub(crate) struct State {
 impl State {
     /// What a member starts with: the last raft snapshot, and a compaction that a crash interrupted.
     pub(crate) fn new(last_snapshot: u64, compaction: Option<mvcc::Compaction>) -> Self {
-        Self { last_snapshot, compactions: compaction.into_iter().collect(), ..Self::default() }
+        Self {
+            last_snapshot,
+            saved_snapshot: last_snapshot,
+            is_migration_due: true,
+            compactions: compaction.into_iter().collect(),
+            ..Self::default()
+        }
     }
 }
 
@@ -181,7 +191,7 @@ impl ApplyStage {
     pub(crate) fn take(&mut self, work: Work) {
         match work {
             // What waited for it is started next.
-            Work::JobEnded => {}
+            Work::JobEnded => self.state.saved_snapshot = self.state.last_snapshot,
             Work::Commit(reply) => self.state.after_commit.push(AfterCommit::Reply(reply)),
             Work::Defragment(reply) => self.state.defrags.push_back(reply),
             Work::SendSnapshot(message) => self.state.receivers.push(message),
@@ -202,6 +212,8 @@ impl ApplyStage {
         self.state.next_compaction_step = None;
         self.state.pending_since = None;
         self.state.last_snapshot = index.0;
+        self.state.saved_snapshot = index.0;
+        self.state.is_migration_due = true;
         self.state.is_snapshot_wanted = false;
         self.state.is_commit_wanted = true;
         self.requests.compaction_finished(self.machine.reader().compact_revision());
@@ -216,7 +228,35 @@ impl ApplyStage {
     /// Does what is due between batches.
     pub(crate) fn look_after(&mut self) -> Result<(), machine::Fatal> {
         self.step_compaction()?;
+        if self.state.is_migration_due {
+            self.migrate_storage()?;
+        }
         self.start_jobs();
+        Ok(())
+    }
+
+    /// Lets the rows say that they are of the cluster's version, when they may.
+    fn migrate_storage(&mut self) -> Result<(), machine::Fatal> {
+        // The entry that lowered the version asked for a snapshot, which is on disk when the committer is idle again.
+        let may_lower = !self.state.is_snapshot_wanted
+            && !self.is_busy()
+            && self.state.saved_snapshot == self.state.last_snapshot;
+        match self.machine.migrate_storage(may_lower)? {
+            StorageMigration::Settled => self.state.is_migration_due = false,
+            StorageMigration::Waiting => {}
+            StorageMigration::Done(version) => {
+                self.state.is_migration_due = false;
+                tracing::info!(new_storage_version = %version, "updated storage version");
+                let downgrade = self.machine.membership().downgrade();
+                if downgrade.enabled {
+                    tracing::info!(
+                        target_version = downgrade.target_version,
+                        server_version = %self.machine.version(),
+                        "The server is ready to downgrade"
+                    );
+                }
+            }
+        }
         Ok(())
     }
 
@@ -253,7 +293,10 @@ impl ApplyStage {
                     Effect::EmptyEntry => self.count_leases(),
                     Effect::Compact(compaction) => self.compact(compaction),
                     Effect::Snapshot => self.state.is_snapshot_wanted = true,
-                    Effect::ClusterVersion { old, new } => log_cluster_version(old, new),
+                    Effect::ClusterVersion { old, new } => {
+                        log_cluster_version(old, new);
+                        self.state.is_migration_due = true;
+                    }
                     Effect::Peer(change) => self.peers.change(&change),
                     Effect::SelfRemoved => self.peers.removed(),
                 }

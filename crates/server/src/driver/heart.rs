@@ -44,6 +44,9 @@ pub(crate) const INBOX_CAPACITY: usize = 20_000;
 /// that leadership is in doubt, too few to count a pause as many timeouts.
 const TICKS_AT_ONCE_MAX: u32 = 10;
 
+/// A leader that was held up for more ticks than this proves that it still leads before it answers alone: etcd's number.
+pub(crate) const TICKS_UNTIL_DOUBT: u32 = 3;
+
 /// What comes in.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -163,6 +166,13 @@ impl Heart {
 
     fn tick(&mut self, next_tick: &mut Instant, effects: &mut Vec<Effect>) {
         let now = Instant::now();
+        if *next_tick > now {
+            return;
+        }
+        // Before anything that waits is served: a leader that was stopped may lead no more.
+        let since_last = self.heartbeat + now.duration_since(*next_tick);
+        let had_paused = since_last > TICKS_UNTIL_DOUBT * self.heartbeat;
+        self.board.ticked(had_paused);
         let mut ticks = 0;
         while *next_tick <= now {
             self.replica.handle(Input::Tick, effects);

@@ -114,7 +114,7 @@ impl Kv for Service {
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         let request = request.into_inner();
         limits::admit(&self.core)?;
-        limits::check_quota(&self.core, quota::txn_cost(&request, crate::version::EMULATED))?;
+        limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
         let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
         mvcc::check::txn(&request, ops_max)
             .map_err(|error| Status::from(status::of_check(&error)))?;

@@ -18,9 +18,10 @@ use proto::etcdserverpb::{
 use rpc::errors::Error;
 use rpc::etcdserverpb::lease_server::Lease;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Code, Request, Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming};
 
 use super::{limits, status, wording};
+use crate::driver::heart;
 use crate::forward::{self, OfLease};
 use crate::request::{Core, Refusal};
 
@@ -59,6 +60,7 @@ impl Service {
 
 /// Renews a lease on the leader; `None` when there is no such lease (any more).
 pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, Status> {
+    prove_leadership(core).await?;
     loop {
         let renewed = lessor(core).renew(id, core.now());
         match renewed {
@@ -68,8 +70,28 @@ pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, 
             // It has run out and its revocation is on the way: that decides.
             Err(RenewError::Expired { .. }) => wait_until_gone(core, id).await?,
             Err(RenewError::NotPrimary) => {
-                return Err(Status::new(Code::Unknown, "not a primary lessor"));
+                return Err(Error::NotPrimaryLessor.into());
             }
+        }
+    }
+}
+
+/// Makes sure that a member that was held up still leads: another one may count the time of leases, and have revoked some.
+///
+/// Upstream: `ensureLeadership` in `server/etcdserver/server.go` (3.6.14). Differs: there a pause is forgotten with the next
+/// tick, which may come before the messages of the new leader are read.
+async fn prove_leadership(core: &Core) -> Result<(), Status> {
+    let limit = heart::TICKS_UNTIL_DOUBT * core.config.heartbeat;
+    let Some(pauses) = core.board.doubts_leadership(limit) else { return Ok(()) };
+    match core.linearizable().await {
+        Ok(()) if core.board.is_leader() => {
+            core.board.leadership_proved(pauses);
+            Ok(())
+        }
+        Ok(()) => Err(Error::NotPrimaryLessor.into()),
+        Err(error) => {
+            tracing::warn!(error = %error, "failed to check current member's leadership");
+            Err(Error::NotPrimaryLessor.into())
         }
     }
 }
@@ -247,7 +269,29 @@ fn until_error<T>(
     })
 }
 
-/// Revokes what has run out, as long as this member leads.
+/// Lets all members know how much is left of the long leases, for the next leader.
+async fn note_rests(core: &Core) {
+    /// etcd's most in one entry.
+    const PER_ENTRY: usize = 1000;
+    loop {
+        let due = lessor(core).due_checkpoints(core.now(), PER_ENTRY);
+        if due.is_empty() {
+            return;
+        }
+        let checkpoints = due
+            .into_iter()
+            .map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl })
+            .collect();
+        let op = Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
+        if let Err(error) = core.propose(op).await {
+            // The next one of these leases comes with their renewal, or with the next leader.
+            tracing::warn!(error = %error, "failed to checkpoint leases");
+            return;
+        }
+    }
+}
+
+/// Revokes what has run out and notes what is left of the others, as long as this member leads.
 pub(crate) async fn expire(core: Arc<Core>) {
     /// etcd looks twice a second, takes so many at a time, and has so many revocations on their way.
     const EVERY: std::time::Duration = std::time::Duration::from_millis(500);
@@ -259,6 +303,11 @@ pub(crate) async fn expire(core: Arc<Core>) {
         interval.tick().await;
         if !core.board.is_leader() {
             continue;
+        }
+        if core.config.lease_checkpoint_interval.is_some() {
+            // Beside the revocations, which must not wait for it.
+            let core = Arc::clone(&core);
+            tokio::spawn(async move { note_rests(&core).await });
         }
         let expired = lessor(&core).expired(core.now(), lease::EXPIRED_PER_ROUND);
         for id in expired {

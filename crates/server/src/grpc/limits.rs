@@ -12,7 +12,10 @@ use crate::request::Core;
 
 /// A learner serves next to nothing.
 pub(crate) fn admit(core: &Core) -> Result<(), Status> {
-    if core.board.is_learner() { Err(Error::NotSupportedForLearner.into()) } else { Ok(()) }
+    if core.board.is_learner() {
+        return Err(Error::NotSupportedForLearner.status(core.version.minor));
+    }
+    Ok(())
 }
 
 /// Whether the client wants to be refused where there is no leader.

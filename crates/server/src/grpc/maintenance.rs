@@ -4,14 +4,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use backend::HashRule;
+use backend::schema::meta;
 use bytes::Bytes;
 use machine::Response as Applied;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmResponse, AlarmType, DefragmentRequest, DefragmentResponse,
-    DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest, HashResponse,
-    MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
-    StatusResponse, alarm_request::AlarmAction,
+    DowngradeInfo, DowngradeRequest, DowngradeResponse, HashKvRequest, HashKvResponse, HashRequest,
+    HashResponse, MoveLeaderRequest, MoveLeaderResponse, SnapshotRequest, SnapshotResponse,
+    StatusRequest, StatusResponse, alarm_request::AlarmAction,
 };
 use rpc::errors::Error;
 use rpc::etcdserverpb::maintenance_server::Maintenance;
@@ -21,10 +22,10 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
-use super::{limits, status, unserved};
+use super::{downgrade, limits, status};
+use crate::config::QUOTA_DEFAULT_BYTES;
 use crate::driver::{apply, heart};
 use crate::request::{Core, Refusal};
-use crate::version;
 
 /// etcd's size of a piece of a snapshot.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -41,6 +42,29 @@ pub(crate) struct Service {
 impl Service {
     pub(crate) fn new(core: &Arc<Core>) -> Self {
         Self { core: Arc::clone(core) }
+    }
+
+    /// What a status says besides from 3.6 on.
+    fn status_since_3_6(&self) -> StatusResponse {
+        let core = &self.core;
+        if core.version.minor < 6 {
+            return StatusResponse::default();
+        }
+        let known = core.facts.get();
+        let downgrade = known.membership.downgrade();
+        let quota = match core.config.quota_backend_bytes {
+            0 => i64::try_from(QUOTA_DEFAULT_BYTES).unwrap_or(i64::MAX),
+            bytes => bytes,
+        };
+        StatusResponse {
+            storage_version: core.storage_version().unwrap_or_default(),
+            db_size_quota: quota,
+            downgrade_info: Some(DowngradeInfo {
+                enabled: downgrade.enabled,
+                target_version: downgrade.target_version.clone(),
+            }),
+            ..StatusResponse::default()
+        }
     }
 }
 
@@ -75,11 +99,12 @@ impl Maintenance for Service {
         if leader == raft::NodeId::NONE {
             errors.push(Error::NoLeader.message().to_owned());
         }
-        errors.extend(core.facts.get().alarms.list(AlarmType::None.into()).iter().map(alarm_text));
+        let alarms = core.facts.get().alarms.list(AlarmType::None.into());
+        errors.extend(alarms.iter().map(|alarm| alarm_text(alarm, core.version.minor)));
         let to_i64 = |bytes: u64| i64::try_from(bytes).unwrap_or(i64::MAX);
         Ok(Response::new(StatusResponse {
             header: Some(core.header(0)),
-            version: version::EMULATED.to_string(),
+            version: core.version.to_string(),
             db_size: to_i64(size.total_bytes),
             db_size_in_use: to_i64(size.in_use_bytes),
             leader: leader.0,
@@ -88,10 +113,7 @@ impl Maintenance for Service {
             raft_term: core.board.term().0,
             is_learner: core.board.is_learner(),
             errors,
-            // 3.6 on.
-            storage_version: String::new(),
-            db_size_quota: 0,
-            downgrade_info: None,
+            ..self.status_since_3_6()
         }))
     }
 
@@ -113,7 +135,9 @@ impl Maintenance for Service {
         limits::admit(&self.core)?;
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
         let (view, header) = (self.core.backend.view(), self.core.header(0));
-        let hash = blocking(move || view.hash(HashRule::V3_5))
+        let rule =
+            if self.core.version.has_storage_version() { HashRule::V3_6 } else { HashRule::V3_5 };
+        let hash = blocking(move || view.hash(rule))
             .await?
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(HashResponse { header: Some(header), hash }))
@@ -133,8 +157,7 @@ impl Maintenance for Service {
             header: Some(self.core.header(found.current_revision)),
             hash: found.hashed.hash,
             compact_revision: found.hashed.compact_revision,
-            // 3.6 on.
-            hash_revision: 0,
+            hash_revision: if self.core.version.minor < 6 { 0 } else { found.hashed.revision },
         }))
     }
 
@@ -146,10 +169,17 @@ impl Maintenance for Service {
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         // What is applied by now is in it.
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
-        let snapshot = self.core.backend.view().snapshot();
+        let view = self.core.backend.view();
+        let version = if self.core.version.has_storage_version() {
+            let version = meta::storage_version(&view);
+            version.map_err(|error| Status::internal(error.to_string()))?.unwrap_or_default()
+        } else {
+            String::new()
+        };
+        let snapshot = view.snapshot();
         tracing::info!(total_bytes = snapshot.len_bytes(), "sending database snapshot to client");
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        tokio::task::spawn_blocking(move || send_snapshot(snapshot, &sender));
+        tokio::task::spawn_blocking(move || send_snapshot(snapshot, &version, &sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -178,14 +208,16 @@ impl Maintenance for Service {
 
     async fn downgrade(
         &self,
-        _: Request<DowngradeRequest>,
+        request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        Err(unserved::later("downgrades"))
+        limits::admit(&self.core)?;
+        let version = downgrade::carry_out(&self.core, request.get_ref()).await?;
+        Ok(Response::new(DowngradeResponse { header: Some(self.core.header(0)), version }))
     }
 }
 
-/// Go's text of an alarm, trailing blank included.
-fn alarm_text(alarm: &AlarmMember) -> String {
+/// Go's text of an alarm, before 3.7 with a trailing blank.
+fn alarm_text(alarm: &AlarmMember, minor: u32) -> String {
     let mut text = String::new();
     if alarm.member_id != 0 {
         text.push_str(&format!("memberID:{} ", alarm.member_id));
@@ -194,6 +226,9 @@ fn alarm_text(alarm: &AlarmMember) -> String {
         let name = AlarmType::try_from(alarm.alarm)
             .map_or_else(|_| alarm.alarm.to_string(), |kind| kind.as_str_name().to_owned());
         text.push_str(&format!("alarm:{name} "));
+    }
+    if minor >= 7 {
+        text.truncate(text.trim_end().len());
     }
     text
 }
@@ -208,8 +243,15 @@ async fn blocking<T: Send + 'static>(
 /// Sends the pieces, then their SHA-256, until the client has gone.
 fn send_snapshot(
     mut snapshot: backend::Snapshot,
+    version: &str,
     sender: &mpsc::Sender<Result<SnapshotResponse, Status>>,
 ) {
+    let piece = |blob, remaining_bytes| SnapshotResponse {
+        header: None,
+        remaining_bytes,
+        blob,
+        version: version.to_owned(),
+    };
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     while snapshot.remaining_bytes() > 0 {
@@ -230,8 +272,4 @@ fn send_snapshot(
     if sender.blocking_send(Ok(piece(digest, 0))).is_ok() {
         tracing::info!("successfully sent database snapshot to client");
     }
-}
-
-fn piece(blob: Bytes, remaining_bytes: u64) -> SnapshotResponse {
-    SnapshotResponse { header: None, remaining_bytes, blob, version: String::new() }
 }

@@ -5,6 +5,7 @@
 
 mod auth;
 mod cluster;
+mod downgrade;
 mod health;
 mod kv;
 mod lease;
@@ -16,6 +17,9 @@ mod watch;
 mod wording;
 
 pub(crate) use cluster::promote;
+pub(crate) use downgrade::cancel as cancel_downgrade;
+#[cfg(test)]
+pub(crate) use downgrade::carry_out as downgrade;
 pub(crate) use lease::{TimeToLive, expire as expire_leases, renew_here, time_to_live_here};
 pub(crate) use wording::unknown_service;
 
