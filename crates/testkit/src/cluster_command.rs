@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
-use testkit::cluster::{Kind, deploy, faults, learner, pairs, roll, snapshot};
+use testkit::cluster::snapshot::Way;
+use testkit::cluster::{Kind, Setup, deploy, failover, faults, learner, pairs, roll, snapshot};
 use testkit::{programs, random};
 
 /// What all runs have in common.
@@ -41,7 +42,7 @@ fn pairings(text: &str) -> Result<Vec<(Kind, Kind)>> {
 enum Run {
     /// Replaces the programs of all members one by one, under load, and back.
     Roll {
-        /// The programs at first: `real`, `ours`, or paths.
+        /// The programs at first: `real`, `ours`, `etcd-3.6`, `etcd-3.7`, `ours-3.6`, or paths.
         #[arg(long, default_value = "real,real,real")]
         kinds: String,
         /// The programs in the middle.
@@ -65,6 +66,9 @@ enum Run {
         /// Pairings with commas, each `sender:receiver`.
         #[arg(long, default_value = PAIRINGS)]
         kinds: String,
+        /// How it falls behind, with commas.
+        #[arg(long, default_value = "paused,stopped,compacted")]
+        ways: String,
     },
     /// Members join as learners, are promoted, and take the places of others.
     Learner {
@@ -81,9 +85,18 @@ enum Run {
         #[arg(long, default_value = "http,https")]
         schemes: String,
     },
+    /// Kills the leader again and again: writes are accepted again within two election timeouts.
+    Failover {
+        /// The programs: as for `roll`.
+        #[arg(long, default_value = "ours,ours,ours")]
+        kinds: String,
+        /// Kills.
+        #[arg(long, default_value_t = 100)]
+        rounds: usize,
+    },
     /// Random faults under load, each cycle checked.
     Faults {
-        /// The programs: `real`, `ours`, or paths.
+        /// The programs: as for `roll`.
         #[arg(long, default_value = "ours,ours,ours")]
         kinds: String,
         /// Faults in all.
@@ -112,89 +125,100 @@ pub(crate) fn run(arguments: &Arguments, runtime: &tokio::runtime::Runtime) -> R
 }
 
 async fn run_in(arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
-    let (flags, folder) = (arguments.flags.clone(), folder.to_owned());
+    let setup = Setup { seed, flags: arguments.flags.clone(), folder: folder.to_owned() };
     match &arguments.run {
         Run::Roll { kinds, to, operations } => {
             let (kinds, to) = (Kind::parse_list(kinds)?, Kind::parse_list(to)?);
-            let operations = *operations;
-            let report =
-                roll::run(&roll::Config { seed, kinds, to, flags, operations, folder }).await?;
+            let config = roll::Config { kinds, to, operations: *operations };
+            let report = roll::run(&setup, &config).await?;
             println!("seed {seed}: {report:#?}");
         }
         Run::Pairs { kinds, operations } => {
             for (number, (leader, follower)) in pairings(kinds)?.into_iter().enumerate() {
                 let label = format!("{} leads, {} follow", leader.label, follower.label);
-                let folder = folder.join(number.to_string());
-                let (flags, operations) = (flags.clone(), *operations);
-                let config = pairs::Config { seed, leader, follower, operations, flags, folder };
-                let report = pairs::run(&config).await.with_context(|| label.clone())?;
-                println!("seed {seed}: {label}: {report:?}");
+                let config = pairs::Config { leader, follower, operations: *operations };
+                let report = pairs::run(&setup.below(&number.to_string()), &config).await;
+                println!("seed {seed}: {label}: {:?}", report.with_context(|| label.clone())?);
             }
         }
-        Run::Snapshot { kinds } => {
+        Run::Snapshot { kinds, ways } => {
+            let ways: Vec<_> = ways.split(',').map(Way::parse).collect::<Result<_>>()?;
             for (number, (sender, receiver)) in pairings(kinds)?.into_iter().enumerate() {
                 let label = format!("{} sends to {}", sender.label, receiver.label);
-                let folder = folder.join(number.to_string());
-                let flags = flags.clone();
-                let config = snapshot::Config { seed, sender, receiver, flags, folder };
-                let report = snapshot::run(&config).await.with_context(|| label.clone())?;
-                println!("seed {seed}: {label}: {report:?}");
+                let setup = setup.below(&number.to_string());
+                let report = snapshot::run(&setup, &sender, &receiver, &ways).await;
+                println!("seed {seed}: {label}: {:?}", report.with_context(|| label.clone())?);
             }
         }
         Run::Learner { kinds } => {
             for (number, (members, learner)) in pairings(kinds)?.into_iter().enumerate() {
                 let label = format!("{} joins {}", learner.label, members.label);
-                let folder = folder.join(number.to_string());
-                let flags = flags.clone();
-                let config = learner::Config { seed, members, learner, flags, folder };
-                let report = learner::run(&config).await.with_context(|| label.clone())?;
-                println!("seed {seed}: {label}: {report:?}");
+                let setup = setup.below(&number.to_string());
+                let report = learner::run(&setup, &members, &learner).await;
+                println!("seed {seed}: {label}: {:?}", report.with_context(|| label.clone())?);
             }
         }
-        Run::Deploy { kinds, schemes } => {
-            let real = programs::real().context("real etcd absent: its etcdctl is the client")?;
-            for scheme in schemes.split(',') {
-                let config = deploy::Config {
-                    kinds: Kind::parse_list(kinds)?,
-                    scheme: match scheme {
-                        "http" => deploy::Scheme::Http,
-                        "https" => deploy::Scheme::Https,
-                        other => bail!("unknown scheme {other:?}"),
-                    },
-                    etcdctl: real.etcdctl.clone(),
-                    folder: folder.join(scheme),
-                };
-                for line in deploy::run(&config).with_context(|| scheme.to_owned())? {
-                    println!("{line}");
-                }
-            }
-        }
+        Run::Deploy { kinds, schemes } => deploy(&setup, kinds, schemes)?,
         Run::Faults { kinds, cycles, faults } => {
-            let faults = match faults {
-                Some(list) => list.split(',').map(faults::Fault::parse).collect::<Result<_>>()?,
-                None => faults::Fault::ALL.to_vec(),
-            };
-            let config = faults::Config {
-                seed,
-                cycles: *cycles,
-                kinds: Kind::parse_list(kinds)?,
-                faults,
-                flags,
-                folder,
-                is_verbose: true,
-            };
-            let report = faults::run(&config).await?;
-            println!("seed {seed}: {:#?}", (&report.faults, report.checked));
-            for (fault, times) in &report.failovers {
-                let percentile = |percent| report.failover(*fault, percent).unwrap_or_default();
-                println!(
-                    "seed {seed}: {fault:?}, {} times: writes accepted again after {:.2?} (p50), {:.2?} (p99)",
-                    times.len(),
-                    percentile(50),
-                    percentile(99)
-                );
-            }
+            let kinds = Kind::parse_list(kinds)?;
+            run_faults(&setup, kinds, *cycles, faults.as_deref()).await?;
+        }
+        Run::Failover { kinds, rounds } => {
+            run_failover(&setup, &Kind::parse_list(kinds)?, *rounds).await?;
         }
     }
     Ok(())
+}
+
+fn deploy(setup: &Setup, kinds: &str, schemes: &str) -> Result<()> {
+    let real = programs::real().context("real etcd absent: its etcdctl is the client")?;
+    for scheme in schemes.split(',') {
+        let config = deploy::Config {
+            kinds: Kind::parse_list(kinds)?,
+            scheme: match scheme {
+                "http" => deploy::Scheme::Http,
+                "https" => deploy::Scheme::Https,
+                other => bail!("unknown scheme {other:?}"),
+            },
+            etcdctl: real.etcdctl.clone(),
+            folder: setup.folder.join(scheme),
+        };
+        for line in deploy::run(&config).with_context(|| scheme.to_owned())? {
+            println!("{line}");
+        }
+    }
+    Ok(())
+}
+
+async fn run_faults(
+    setup: &Setup,
+    kinds: Vec<Kind>,
+    cycles: u64,
+    faults: Option<&str>,
+) -> Result<()> {
+    let wanted = match faults {
+        Some(list) => list.split(',').map(faults::Fault::parse).collect::<Result<_>>()?,
+        None => faults::Fault::ALL.to_vec(),
+    };
+    let faults = faults::possible_or_skip(&wanted).await?;
+    let config = faults::Config { cycles, kinds, faults, is_verbose: true };
+    let report = faults::run(setup, &config).await?;
+    let seed = setup.seed;
+    println!("seed {seed}: {:#?}", (&report.faults, report.checked));
+    for (fault, times) in &report.failovers {
+        println!("seed {seed}: {fault:?}: writes accepted again after {times:.2?}");
+    }
+    Ok(())
+}
+
+async fn run_failover(setup: &Setup, kinds: &[Kind], rounds: usize) -> Result<()> {
+    let report = failover::run(setup, kinds, rounds).await?;
+    println!(
+        "{rounds} leaders killed: writes accepted again after {:.2?} (p50), {:.2?} (p99), {:.2?} (longest); {} elections split",
+        report.percentile(50),
+        report.percentile(99),
+        report.percentile(100),
+        report.splits()
+    );
+    report.check()
 }

@@ -1,6 +1,7 @@
 //! Tests that need real processes: ours beside real etcd, on loopback, with real files and real kill -9.
 //!
 //! - [`programs`] finds the programs under test and fetches Debian's etcd;
+//! - [`embed`] builds members of newer etcd;
 //! - [`member`] starts, waits for and stops one server process;
 //! - [`cli`] runs golden scripts of etcdctl commands and compares transcripts;
 //! - [`api`] speaks to a server directly;
@@ -17,6 +18,7 @@ pub mod cli;
 pub mod cluster;
 pub mod crash;
 pub mod differential;
+pub mod embed;
 pub mod fixtures;
 pub mod member;
 mod process;

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
 use testkit::differential::{self, Stop};
 use testkit::programs::Programs;
-use testkit::{cli, crash, fixtures, programs, random};
+use testkit::{cli, crash, embed, fixtures, programs, random};
 
 /// Runs our programs beside real etcd.
 #[derive(Debug, Parser)]
@@ -27,6 +27,8 @@ struct Arguments {
 enum Command {
     /// Fetches Debian's etcd packages into the target folder, touching nothing else.
     FetchEtcd,
+    /// Builds members of newer etcd with Go into the target folder.
+    BuildEtcd,
     /// Prints which programs would be used.
     Programs,
     /// Compares the outputs of etcdctl against real etcd and the subject.
@@ -223,6 +225,11 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::FetchEtcd => {
             let programs = programs::fetch()?;
             println!("{}: {}", programs.label, programs.etcd.display());
+        }
+        Command::BuildEtcd => {
+            for program in embed::build()? {
+                println!("{}", program.display());
+            }
         }
         Command::Programs => {
             println!("{:#?}\n{:#?}", programs::real(), subject());

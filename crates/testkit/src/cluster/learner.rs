@@ -1,33 +1,17 @@
 //! A member of one program joins a cluster of another as a learner, is promoted, and takes the place of one that is removed.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
 use super::check::Summary;
 use super::kind::Kind;
-use super::members::{Cluster, Config as ClusterConfig, HEALTHY_TIMEOUT};
+use super::members::HEALTHY_TIMEOUT;
+use super::setup::Setup;
 use super::trial::Trial;
-use super::workload;
 
 /// How long a removed member may go on before it has learned of it.
 const GONE_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Names the operations.
-    pub seed: u64,
-    /// The program of the cluster.
-    pub members: Kind,
-    /// The program of those who join.
-    pub learner: Kind,
-    /// More flags for all members.
-    pub flags: Vec<String>,
-    /// Where the data directories go.
-    pub folder: PathBuf,
-}
 
 /// What was seen.
 #[derive(Clone, Debug)]
@@ -38,22 +22,14 @@ pub struct Report {
     pub checked: Summary,
 }
 
-/// Replaces a follower, then the leader.
-pub async fn run(config: &Config) -> Result<Report> {
-    let cluster = Cluster::start(ClusterConfig {
-        kinds: vec![config.members.clone(); 3],
-        flags: config.flags.clone(),
-        folder: config.folder.clone(),
-        is_proxied: false,
-    })
-    .await?;
-    let load = workload::Config { seed: config.seed, ..workload::Config::default() };
-    let mut trial = Trial::new(cluster, load);
+/// In a cluster of three `members`, replaces a follower, then the leader, each by a `learner`.
+pub async fn run(setup: &Setup, members: &Kind, learner: &Kind) -> Result<Report> {
+    let mut trial = setup.trial(vec![members.clone(); 3]).await?;
     let mut replaced = 0;
     for is_leader_removed in [false, true] {
         let step =
             if is_leader_removed { "in place of the leader" } else { "in place of a follower" };
-        replace(&mut trial, &config.learner, is_leader_removed).await.context(step)?;
+        replace(&mut trial, learner, is_leader_removed).await.context(step)?;
         replaced += 1;
     }
     let checked = trial.summary();

@@ -4,14 +4,14 @@
 //! goes to a member chosen at random, so that followers forward and serve too.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::task::JoinSet;
 
 use super::kind::Kind;
-use super::members::{Cluster, Config as ClusterConfig, HashAt};
+use super::members::{Cluster, HashAt};
+use super::setup::Setup;
 use crate::api::{Refusal, Request, Response};
 use crate::differential::{Generator, Known, TxnRanges};
 use crate::random::Random;
@@ -28,18 +28,12 @@ const VALUE_BYTES_MAX: usize = 48;
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names the operations.
-    pub seed: u64,
-    /// The programs of the leader and of the two followers.
+    /// The program of the leader.
     pub leader: Kind,
-    /// The followers' program.
+    /// The program of the two followers.
     pub follower: Kind,
     /// Operations.
     pub operations: u64,
-    /// More flags for all members.
-    pub flags: Vec<String>,
-    /// Where the data directories go.
-    pub folder: PathBuf,
 }
 
 /// What was seen.
@@ -58,18 +52,14 @@ pub struct Report {
 }
 
 /// Runs one pairing.
-pub async fn run(config: &Config) -> Result<Report> {
-    let mut cluster = Cluster::start(ClusterConfig {
-        kinds: vec![config.leader.clone(), config.follower.clone(), config.follower.clone()],
-        flags: config.flags.clone(),
-        folder: config.folder.clone(),
-        is_proxied: false,
-    })
-    .await?;
+pub async fn run(setup: &Setup, config: &Config) -> Result<Report> {
+    let follower = &config.follower;
+    let kinds = vec![config.leader.clone(), follower.clone(), follower.clone()];
+    let mut cluster = Cluster::start(setup.members(kinds)).await?;
     cluster.move_leader(0).await?;
     // Some members apply a transaction without its reads (see `TxnRanges`), so no transaction may be refused for them.
-    let mut generator = Generator::new(config.seed, VALUE_BYTES_MAX, TxnRanges::Readable);
-    let mut random = Random::new(config.seed ^ 1);
+    let mut generator = Generator::new(setup.seed, VALUE_BYTES_MAX, TxnRanges::Readable);
+    let mut random = Random::new(setup.seed ^ 1);
     let mut known = Known::default();
     let (mut operations, mut refusals, mut hashes, mut leader_changes) = (0, 0, 0, 0);
     let mut kinds: BTreeMap<String, u64> = BTreeMap::new();

@@ -1,30 +1,21 @@
 //! Members are given another program one by one, on their data directories, while clients work; and then back.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 
 use super::check::Summary;
 use super::kind::Kind;
-use super::members::{Cluster, Config as ClusterConfig, HEALTHY_TIMEOUT};
-use super::trial::Trial;
-use super::workload;
+use super::members::HEALTHY_TIMEOUT;
+use super::setup::Setup;
 
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// Names the operations.
-    pub seed: u64,
     /// The programs at first.
     pub kinds: Vec<Kind>,
     /// The programs in the middle.
     pub to: Vec<Kind>,
-    /// More flags for all members.
-    pub flags: Vec<String>,
     /// Operations of the clients between two steps.
     pub operations: usize,
-    /// Where the data directories go.
-    pub folder: PathBuf,
 }
 
 /// What was seen.
@@ -39,17 +30,9 @@ pub struct Report {
 }
 
 /// Replaces each member's program, and back; each time the cluster must be whole and equal.
-pub async fn run(config: &Config) -> Result<Report> {
+pub async fn run(setup: &Setup, config: &Config) -> Result<Report> {
     ensure!(config.kinds.len() == config.to.len(), "as many programs as there are members");
-    let cluster = Cluster::start(ClusterConfig {
-        kinds: config.kinds.clone(),
-        flags: config.flags.clone(),
-        folder: config.folder.clone(),
-        is_proxied: false,
-    })
-    .await?;
-    let load = workload::Config { seed: config.seed, ..workload::Config::default() };
-    let mut trial = Trial::new(cluster, load);
+    let mut trial = setup.trial(config.kinds.clone()).await?;
     let (mut replaced, mut hashes) = (0, 0);
     for (way, kinds) in [("there", &config.to), ("back", &config.kinds)] {
         trial.begin();

@@ -4,15 +4,13 @@
 //! is killed while the history that it lacks is compacted as well. Each has a cluster of its own: etcd keeps the log uncut
 //! for half a minute after it has sent a snapshot, for the one who got it.
 
-use std::path::PathBuf;
-
 use anyhow::{Context, Result, ensure};
 
 use super::check::Summary;
 use super::kind::Kind;
-use super::members::{Cluster, Config as ClusterConfig, HEALTHY_TIMEOUT};
+use super::members::HEALTHY_TIMEOUT;
+use super::setup::Setup;
 use super::trial::Trial;
-use super::workload;
 
 /// The member that falls behind.
 const LAGGARD: usize = 2;
@@ -29,21 +27,6 @@ const HISTORY: i64 = 150;
 /// What the receiver logs for each snapshot that it took over.
 const RECEIVED: &str = "applied snapshot";
 
-/// What to run.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Names the operations.
-    pub seed: u64,
-    /// The program of the leader, which sends.
-    pub sender: Kind,
-    /// The program of the member that falls behind.
-    pub receiver: Kind,
-    /// More flags for all members.
-    pub flags: Vec<String>,
-    /// Where the data directories go.
-    pub folder: PathBuf,
-}
-
 /// What was seen.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -55,36 +38,49 @@ pub struct Report {
 
 /// How the member falls behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+pub enum Way {
+    /// By SIGSTOP.
     Paused,
+    /// By SIGTERM.
     Stopped,
+    /// By SIGKILL, and the others compact meanwhile.
     Compacted,
 }
 
-/// Runs the three ways.
-pub async fn run(config: &Config) -> Result<Report> {
+impl Way {
+    /// All.
+    pub const ALL: &[Self] = &[Self::Paused, Self::Stopped, Self::Compacted];
+
+    /// Takes a name, in any case.
+    pub fn parse(text: &str) -> Result<Self> {
+        let found = Self::ALL.iter().find(|way| format!("{way:?}").eq_ignore_ascii_case(text));
+        found.copied().with_context(|| format!("no way {text:?}; there are {:?}", Self::ALL))
+    }
+}
+
+/// Runs the ways one after the other, with two members of the program that leads and sends, and one of that which falls behind.
+pub async fn run(setup: &Setup, sender: &Kind, receiver: &Kind, ways: &[Way]) -> Result<Report> {
     let mut report = Report { snapshots: 0, checked: Vec::new() };
-    for way in [Way::Paused, Way::Stopped, Way::Compacted] {
-        let (snapshots, checked) = fall_behind(config, way).await.with_context(|| {
-            format!("after the member was {}", format!("{way:?}").to_lowercase())
-        })?;
+    for &way in ways {
+        let (snapshots, checked) =
+            fall_behind(setup, sender, receiver, way).await.with_context(|| {
+                format!("after the member was {}", format!("{way:?}").to_lowercase())
+            })?;
         report.snapshots += snapshots;
         report.checked.push(checked);
     }
     Ok(report)
 }
 
-async fn fall_behind(config: &Config, way: Way) -> Result<(usize, Summary)> {
-    let flags = FLAGS.iter().map(|flag| (*flag).to_owned());
-    let cluster = Cluster::start(ClusterConfig {
-        kinds: vec![config.sender.clone(), config.sender.clone(), config.receiver.clone()],
-        flags: flags.chain(config.flags.iter().cloned()).collect(),
-        folder: config.folder.join(format!("{way:?}")),
-        is_proxied: false,
-    })
-    .await?;
-    let load = workload::Config { seed: config.seed, ..workload::Config::default() };
-    let mut trial = Trial::new(cluster, load);
+async fn fall_behind(
+    setup: &Setup,
+    sender: &Kind,
+    receiver: &Kind,
+    way: Way,
+) -> Result<(usize, Summary)> {
+    let mut setup = setup.below(&format!("{way:?}"));
+    setup.flags.splice(0..0, FLAGS.iter().map(|flag| (*flag).to_owned()));
+    let mut trial = setup.trial(vec![sender.clone(), sender.clone(), receiver.clone()]).await?;
     trial.cluster.move_leader(0).await?;
     trial.begin();
     trial.wait_operations(300).await?;
