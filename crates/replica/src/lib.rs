@@ -79,6 +79,9 @@ pub enum Input {
     Tick,
     /// A client's request that changes something.
     Propose(Proposal),
+    /// A request that only a leader may make, such as the revocation of a lease that ran out on its clock: dropped if this
+    /// member does not lead when it comes to it, instead of being passed on to who leads then.
+    ProposeAsLeader(Proposal),
     /// A change of the membership.
     ProposeConfChange {
         /// Names the request to whoever waits for its outcome.
@@ -267,6 +270,10 @@ impl Replica {
         match input {
             Input::Tick => self.core.tick(),
             Input::Propose(proposal) => self.propose(proposal, effects),
+            Input::ProposeAsLeader(proposal) if !self.core.is_leader() => {
+                effects.push(Effect::Dropped { request_id: proposal.request_id });
+            }
+            Input::ProposeAsLeader(proposal) => self.propose(proposal, effects),
             Input::ProposeConfChange { request_id, change } => {
                 if self.core.propose_conf_change(&change).is_err() {
                     effects.push(Effect::Dropped { request_id });

@@ -179,3 +179,23 @@ fn entries_in_memory_hold_a_bounded_number_of_bytes() {
     // Who needs what is gone gets a snapshot behind which the log goes on.
     assert!(storage.snapshot().unwrap().metadata.index >= storage.first_index().prev());
 }
+
+/// A leader that stood still would propose to revoke leases that ran out on its clock, and pass that on to a successor under
+/// whom they were renewed.
+#[test]
+fn what_only_a_leader_may_propose_is_not_passed_on() {
+    let mut replica = start();
+    let mut effects = Vec::new();
+    replica.handle(Input::ProposeAsLeader(proposal(5)), &mut effects);
+    assert!(matches!(effects[..], [Effect::Dropped { request_id: 5 }]), "{effects:?}");
+    let (mut applied, mut reads) = (Vec::new(), Vec::new());
+    settle(&mut replica, &mut applied, &mut reads);
+    replica.handle(Input::Campaign, &mut effects);
+    settle(&mut replica, &mut applied, &mut reads);
+    effects.clear();
+    replica.handle(Input::ProposeAsLeader(proposal(6)), &mut effects);
+    assert!(effects.is_empty(), "{effects:?}");
+    settle(&mut replica, &mut applied, &mut reads);
+    let request = applied.last().and_then(|committed| committed.request.as_ref());
+    assert_eq!(request.map(|request| request.id), Some(6));
+}

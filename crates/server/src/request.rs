@@ -143,6 +143,19 @@ impl Core {
 
     /// Brings a request through the log and returns the state machine's answer.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
+        self.propose_by(op, Input::Propose).await
+    }
+
+    /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
+    pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
+        self.propose_by(op, Input::ProposeAsLeader).await
+    }
+
+    async fn propose_by(
+        &self,
+        op: Op,
+        input: impl FnOnce(Proposal) -> Input,
+    ) -> Result<Answer, Refusal> {
         if self.board.commit().0 > self.board.applied().0 + APPLY_GAP_MAX {
             return Err(Refusal::TooManyRequests);
         }
@@ -154,7 +167,7 @@ impl Core {
             self.wait_for_leader(deadline).await?;
         }
         let mut waiting = self.waiters.register(request_id);
-        self.send(Input::Propose(Proposal { request_id, data, request }))?;
+        self.send(input(Proposal { request_id, data, request }))?;
         match tokio::time::timeout_at(deadline, waiting.outcome()).await {
             Ok(Some(Outcome::Applied(outcome))) => Ok(outcome?),
             Ok(Some(Outcome::Dropped)) => Err(Refusal::Dropped),

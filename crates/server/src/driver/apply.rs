@@ -216,6 +216,7 @@ impl ApplyStage {
         self.state.is_migration_due = true;
         self.state.is_snapshot_wanted = false;
         self.state.is_commit_wanted = true;
+        self.state.after_commit.push(AfterCommit::Installed(index));
         self.requests.compaction_finished(self.machine.reader().compact_revision());
         self.peers.replace(self.machine.membership());
         self.facts.update(&self.machine);

@@ -42,6 +42,8 @@ pub(crate) enum Work {
 pub(crate) enum AfterCommit {
     /// A raft snapshot at or below the commit's consistent index.
     Snapshot(SnapshotPoint),
+    /// A received database was installed, and those received before it are of no more use.
+    Installed(LogIndex),
     /// Somebody who must see the effects on disk.
     Reply(oneshot::Sender<()>),
     /// Members that are too far behind are to get this state.
@@ -123,6 +125,9 @@ impl Committer {
                 for after in then {
                     match after {
                         AfterCommit::Snapshot(point) => self.save_snapshot(point)?,
+                        AfterCommit::Installed(index) => {
+                            wal::snap::remove_orphan_dbs(&self.snap_dir, index.0)?;
+                        }
                         // Whoever has gone needs no answer.
                         AfterCommit::Reply(reply) => drop(reply.send(())),
                         AfterCommit::Send { receivers, point } => {

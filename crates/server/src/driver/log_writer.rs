@@ -117,13 +117,17 @@ impl LogWriter {
     /// before the record is durable could remove the last one that has a record.
     pub(crate) fn vouch(&mut self, snapshot: &walpb::Snapshot) -> Result<(), wal::Error> {
         self.wal.save_snapshot(snapshot)?;
-        self.forget_before(snapshot.index)
+        self.forget_before(snapshot.index)?;
+        // The state machine took it, so it is past all that was received before.
+        wal::snap::remove_orphan_dbs(&self.snap_dir, snapshot.index)?;
+        Ok(())
     }
 
+    /// Lets go of what a snapshot covers. Not of databases that were received: the state machine may not have come to the
+    /// installation of one although the log is at a later one already (see [`super::committer`]).
     fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
         self.wal.release_to(index);
         let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
-        wal::snap::remove_orphan_dbs(&self.snap_dir, index)?;
         let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max)?;
         for name in segments.into_iter().chain(snapshots) {
             tracing::info!(path = name, "purged");

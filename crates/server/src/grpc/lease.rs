@@ -283,7 +283,7 @@ async fn note_rests(core: &Core) {
             .map(|(id, remaining_ttl)| LeaseCheckpoint { id: id.0, remaining_ttl })
             .collect();
         let op = Op::LeaseCheckpoint(LeaseCheckpointRequest { checkpoints });
-        if let Err(error) = core.propose(op).await {
+        if let Err(error) = core.propose_as_leader(op).await {
             // The next one of these leases comes with their renewal, or with the next leader.
             tracing::warn!(error = %error, "failed to checkpoint leases");
             return;
@@ -314,12 +314,16 @@ pub(crate) async fn expire(core: Arc<Core>) {
             let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
             let core = Arc::clone(&core);
             tokio::spawn(async move {
-                let revoked = core.propose(Op::LeaseRevoke(LeaseRevokeRequest { id: id.0 })).await;
+                // Under a successor it may have been renewed.
+                let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id: id.0 });
+                let revoked = core.propose_as_leader(revoke).await;
                 drop(permit);
                 match revoked {
                     Ok(_)
                     | Err(
-                        Refusal::Request(machine::RequestError::LeaseNotFound) | Refusal::Stopped,
+                        Refusal::Request(machine::RequestError::LeaseNotFound)
+                        | Refusal::Dropped
+                        | Refusal::Stopped,
                     ) => {}
                     // It is reported again later.
                     Err(error) => {

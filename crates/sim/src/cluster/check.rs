@@ -8,21 +8,8 @@ use std::collections::BTreeMap;
 
 use raft::{ConfState, Entry, EntryKind, LogIndex, NodeId};
 
-use super::rng::{mix, mix_bytes};
-
-/// A promise that was broken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Violation {
-    /// Which.
-    pub check: &'static str,
-    /// How.
-    pub detail: String,
-}
-
-/// Makes a violation the result.
-pub(super) fn broken<T>(check: &'static str, detail: String) -> Result<T, Violation> {
-    Err(Violation { check, detail })
-}
+use crate::rng::{mix, mix_bytes};
+pub(super) use crate::violation::{Violation, broken};
 
 /// What is known of an entry without its data.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use raft::{Append, Entry, HardState, Snapshot};
 
 use super::plant::Plant;
-use super::rng::Stream;
+use crate::rng::Stream;
 
 /// A write on its way.
 #[derive(Debug)]

@@ -1,17 +1,15 @@
 //! What all nodes share: virtual time, what is going to happen, the network, and those who watch.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
-
 use raft::{ConfState, Message};
 
 use super::check::Checker;
 use super::marks::{Mark, Marks};
-use super::net::Net;
 use super::plant::Plant;
-use super::rng::Stream;
 use super::swarm::Swarm;
-use super::trace::Trace;
+use crate::net::Net;
+use crate::queue::Queue;
+use crate::rng::Stream;
+use crate::trace::Trace;
 
 /// One life of a node, from a start to a crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,37 +38,10 @@ pub(super) enum Event {
     Watch,
 }
 
-struct Due {
-    at_us: u64,
-    number: u64,
-    event: Event,
-}
-
-impl PartialEq for Due {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Due {}
-
-impl PartialOrd for Due {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Due {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at_us, self.number).cmp(&(other.at_us, other.number))
-    }
-}
-
 /// The world around the nodes.
 pub(super) struct Env {
     pub(super) now_us: u64,
-    queue: BinaryHeap<Reverse<Due>>,
-    scheduled: u64,
+    queue: Queue<Event>,
     pub(super) swarm: Swarm,
     pub(super) plant: Plant,
     pub(super) net: Net,
@@ -108,9 +79,8 @@ impl Env {
     ) -> Self {
         Self {
             now_us: 0,
-            queue: BinaryHeap::new(),
-            scheduled: 0,
-            net: Net::new(seed, &swarm),
+            queue: Queue::default(),
+            net: Net::new(seed, swarm.quality()),
             check: Checker::new(swarm.founders, inspects),
             swarm,
             plant,
@@ -131,19 +101,18 @@ impl Env {
     }
 
     pub(super) fn after(&mut self, span_us: u64, event: Event) {
-        self.at(self.now_us + span_us, event);
+        self.queue.after(span_us, event);
     }
 
     pub(super) fn at(&mut self, at_us: u64, event: Event) {
-        self.scheduled += 1;
-        self.queue.push(Reverse(Due { at_us, number: self.scheduled, event }));
+        self.queue.at(at_us, event);
     }
 
     /// Moves on to what happens next.
     pub(super) fn next(&mut self) -> Option<Event> {
-        let Reverse(due) = self.queue.pop()?;
-        self.now_us = due.at_us;
-        Some(due.event)
+        let event = self.queue.next()?;
+        self.now_us = self.queue.now_us();
+        Some(event)
     }
 
     pub(super) fn name(&mut self) -> u64 {

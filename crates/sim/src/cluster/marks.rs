@@ -1,30 +1,9 @@
-//! Reachability: what a large number of runs must have seen at least once, or they prove less than they seem to.
+//! What a large number of runs must have seen, see [`crate::marks`].
 
-/// Declares the marks with their texts.
-macro_rules! marks {
-    ($($name:ident: $text:literal,)+) => {
-        /// Something that is to happen sometimes.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Mark {
-            $(#[doc = $text] $name,)+
-        }
-
-        impl Mark {
-            /// Every mark.
-            pub const ALL: &[Self] = &[$(Self::$name,)+];
-
-            /// What it stands for.
-            #[must_use]
-            pub fn text(self) -> &'static str {
-                match self {
-                    $(Self::$name => $text,)+
-                }
-            }
-        }
-    };
-}
+use crate::marks::marks;
 
 marks! {
+    exempt: [Stranded];
     Elected: "a leader was elected",
     Deposed: "a leader stepped down while it was up",
     Committed: "an entry was committed",
@@ -72,42 +51,4 @@ marks! {
     ReadWaited: "a read waited for its index to be applied",
     Stranded: "a group could not recover because one that cannot lead had the longest log",
     Recovered: "the group recovered when all was healed",
-}
-
-/// How often each was seen.
-#[derive(Debug, Clone)]
-pub struct Marks {
-    counts: [u64; Mark::ALL.len()],
-}
-
-impl Default for Marks {
-    fn default() -> Self {
-        Self { counts: [0; Mark::ALL.len()] }
-    }
-}
-
-impl Marks {
-    pub(super) fn hit(&mut self, mark: Mark) {
-        self.counts[mark as usize] += 1;
-    }
-
-    /// How often it was seen.
-    #[must_use]
-    pub fn count(&self, mark: Mark) -> u64 {
-        self.counts[mark as usize]
-    }
-
-    /// Adds what another run saw.
-    pub fn add(&mut self, other: &Self) {
-        for (count, more) in self.counts.iter_mut().zip(other.counts) {
-            *count += more;
-        }
-    }
-
-    /// Those never seen. What is a gap and not a goal does not count.
-    #[must_use]
-    pub fn missed(&self) -> Vec<Mark> {
-        let is_missed = |mark: &Mark| *mark != Mark::Stranded && self.count(*mark) == 0;
-        Mark::ALL.iter().copied().filter(is_missed).collect()
-    }
 }

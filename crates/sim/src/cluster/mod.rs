@@ -38,21 +38,18 @@ mod disk;
 mod env;
 mod marks;
 mod member;
-mod net;
 mod node;
 mod plant;
-mod rng;
 mod swarm;
-mod trace;
 mod world;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-pub use check::Violation;
+pub use crate::trace::Line;
+pub use crate::violation::Violation;
 pub use marks::{Mark, Marks};
 pub use plant::Plant;
-pub use trace::Line;
 
 use world::World;
 
@@ -122,11 +119,7 @@ pub fn run(seed: u64, options: Options) -> Run {
     let violation = match result {
         Ok(Ok(())) => None,
         Ok(Err(violation)) => Some(violation),
-        Err(panic) => {
-            let text = panic.downcast_ref::<&str>().map(|&text| text.to_owned());
-            let text = text.or_else(|| panic.downcast_ref::<String>().cloned());
-            Some(Violation { check: "no panic", detail: text.unwrap_or_default() })
-        }
+        Err(panic) => Some(Violation::of_panic(&*panic)),
     };
     let env = world.env;
     Run {

@@ -2,7 +2,8 @@
 //!
 //! Faults are left out as often as not (swarm testing): what always happens hides what only shows without it.
 
-use super::rng::Stream;
+use crate::net::Quality;
+use crate::rng::Stream;
 
 /// A fault, or something that an operator does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,6 +102,15 @@ pub(super) struct Swarm {
 const SECOND_US: u64 = 1_000_000;
 
 impl Swarm {
+    pub(super) fn quality(&self) -> Quality {
+        Quality {
+            delay_us: self.delay_us,
+            loss_ppm: self.loss_ppm,
+            duplicate_ppm: self.duplicate_ppm,
+            is_ordered: self.is_ordered,
+        }
+    }
+
     pub(super) fn draw(rng: &mut Stream) -> Self {
         let pick = |rng: &mut Stream, from: &[u64]| rng.pick(from).unwrap_or(0);
         let founders = pick(rng, &[1, 2, 3, 3, 3, 3, 4, 5, 5, 7]);

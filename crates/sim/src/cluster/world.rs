@@ -10,8 +10,8 @@ use super::marks::Mark;
 use super::member::Heard;
 use super::node::{Node, State, several, single};
 use super::plant::Plant;
-use super::rng::Stream;
 use super::swarm::{Fault, Swarm};
+use crate::rng::Stream;
 
 /// Members at most, learners included.
 const MEMBERS_MAX: usize = 8;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::rng::{mix, mix_bytes};
+use crate::rng::{mix, mix_bytes};
 
 /// One event, with three numbers whose meaning depends on what happened.
 #[derive(Debug, Clone, Copy)]
@@ -27,18 +27,18 @@ impl fmt::Display for Line {
 
 /// The trace of a run.
 #[derive(Debug, Default)]
-pub(super) struct Trace {
+pub(crate) struct Trace {
     hash: u64,
     count: u64,
     kept: Option<Vec<Line>>,
 }
 
 impl Trace {
-    pub(super) fn new(keep: bool) -> Self {
+    pub(crate) fn new(keep: bool) -> Self {
         Self { hash: 0, count: 0, kept: keep.then(Vec::new) }
     }
 
-    pub(super) fn push(&mut self, at_us: u64, node: u64, what: &'static str, numbers: [u64; 3]) {
+    pub(crate) fn push(&mut self, at_us: u64, node: u64, what: &'static str, numbers: [u64; 3]) {
         self.count += 1;
         self.hash = mix_bytes(mix(mix(self.hash, at_us), node), what.as_bytes());
         for number in numbers {
@@ -49,15 +49,15 @@ impl Trace {
         }
     }
 
-    pub(super) fn hash(&self) -> u64 {
+    pub(crate) fn hash(&self) -> u64 {
         self.hash
     }
 
-    pub(super) fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
-    pub(super) fn into_lines(self) -> Vec<Line> {
+    pub(crate) fn into_lines(self) -> Vec<Line> {
         self.kept.unwrap_or_default()
     }
 }

@@ -4,10 +4,10 @@ use raft::SplitMix64;
 
 /// A stream of draws, named by a seed and a label.
 #[derive(Debug, Clone)]
-pub(super) struct Stream(SplitMix64);
+pub(crate) struct Stream(SplitMix64);
 
 impl Stream {
-    pub(super) fn new(seed: u64, label: &str) -> Self {
+    pub(crate) fn new(seed: u64, label: &str) -> Self {
         // FNV-1a of the label; the first draw mixes it with the seed.
         let hash = label.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -18,44 +18,44 @@ impl Stream {
     }
 
     /// All 64 bits.
-    pub(super) fn bits(&mut self) -> u64 {
+    pub(crate) fn bits(&mut self) -> u64 {
         self.0.next_u64()
     }
 
     /// A number in `0..bound`; zero if the bound is.
-    pub(super) fn below(&mut self, bound: u64) -> u64 {
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
         // The bias is below 2^-30 for the bounds used here, minutes in microseconds at most.
         self.bits().checked_rem(bound).unwrap_or(0)
     }
 
     /// A number in `low..=high`.
-    pub(super) fn between(&mut self, (low, high): (u64, u64)) -> u64 {
+    pub(crate) fn between(&mut self, (low, high): (u64, u64)) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
     /// True so many times in a million.
-    pub(super) fn chance_ppm(&mut self, ppm: u64) -> bool {
+    pub(crate) fn chance_ppm(&mut self, ppm: u64) -> bool {
         ppm > 0 && self.below(1_000_000) < ppm
     }
 
     /// True so many times in a hundred.
-    pub(super) fn percent(&mut self, percent: u64) -> bool {
+    pub(crate) fn percent(&mut self, percent: u64) -> bool {
         self.chance_ppm(percent * 10_000)
     }
 
     /// A span around `mean`: anything from nothing to twice as long.
-    pub(super) fn around(&mut self, mean: u64) -> u64 {
+    pub(crate) fn around(&mut self, mean: u64) -> u64 {
         1 + self.below(2 * mean)
     }
 
     /// One of several.
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> Option<T> {
         let place = usize::try_from(self.below(from.len() as u64)).ok()?;
         from.get(place).copied()
     }
 
     /// The place of one of several weights, or none if all are zero.
-    pub(super) fn weighted(&mut self, weights: &[u64]) -> Option<usize> {
+    pub(crate) fn weighted(&mut self, weights: &[u64]) -> Option<usize> {
         let total: u64 = weights.iter().sum();
         let mut left = self.below(total);
         if total == 0 {
@@ -70,13 +70,13 @@ impl Stream {
 }
 
 /// Mixes a word into a hash.
-pub(super) fn mix(hash: u64, word: u64) -> u64 {
+pub(crate) fn mix(hash: u64, word: u64) -> u64 {
     let mixed = (hash.rotate_left(5) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     mixed ^ (mixed >> 29)
 }
 
 /// Mixes bytes into a hash.
-pub(super) fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn mix_bytes(hash: u64, bytes: &[u8]) -> u64 {
     let mut hash = mix(hash, bytes.len() as u64);
     for chunk in bytes.chunks(8) {
         let mut word = [0; 8];

@@ -2,17 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::rng::Stream;
-use super::swarm::Swarm;
+use crate::rng::Stream;
+
+/// How good the links are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Quality {
+    pub(crate) delay_us: (u64, u64),
+    pub(crate) loss_ppm: u64,
+    pub(crate) duplicate_ppm: u64,
+    /// Whether messages on a link keep their order, as in a stream.
+    pub(crate) is_ordered: bool,
+}
 
 /// The links between all nodes.
 #[derive(Debug)]
-pub(super) struct Net {
+pub(crate) struct Net {
     rng: Stream,
     delay_us: (u64, u64),
     loss_ppm: u64,
     /// More loss, for a while.
-    pub(super) extra_loss_ppm: u64,
+    pub(crate) extra_loss_ppm: u64,
     duplicate_ppm: u64,
     is_ordered: bool,
     /// Links that carry nothing, from and to.
@@ -23,26 +32,27 @@ pub(super) struct Net {
 
 /// When a message arrives, if it does, and once more, if it does.
 #[derive(Debug, Default)]
-pub(super) struct Fate {
-    pub(super) arrives_us: Option<u64>,
-    pub(super) again_us: Option<u64>,
+pub(crate) struct Fate {
+    pub(crate) arrives_us: Option<u64>,
+    pub(crate) again_us: Option<u64>,
 }
 
 impl Net {
-    pub(super) fn new(seed: u64, swarm: &Swarm) -> Self {
+    pub(crate) fn new(seed: u64, quality: Quality) -> Self {
+        let Quality { delay_us, loss_ppm, duplicate_ppm, is_ordered } = quality;
         Self {
             rng: Stream::new(seed, "net"),
-            delay_us: swarm.delay_us,
-            loss_ppm: swarm.loss_ppm,
+            delay_us,
+            loss_ppm,
             extra_loss_ppm: 0,
-            duplicate_ppm: swarm.duplicate_ppm,
-            is_ordered: swarm.is_ordered,
+            duplicate_ppm,
+            is_ordered,
             blocked: BTreeSet::new(),
             last: BTreeMap::new(),
         }
     }
 
-    pub(super) fn fate(&mut self, now_us: u64, from: u64, to: u64) -> Fate {
+    pub(crate) fn fate(&mut self, now_us: u64, from: u64, to: u64) -> Fate {
         if self.is_blocked(from, to) || self.rng.chance_ppm(self.loss_ppm + self.extra_loss_ppm) {
             return Fate::default();
         }
@@ -62,26 +72,26 @@ impl Net {
         *last
     }
 
-    pub(super) fn is_blocked(&self, from: u64, to: u64) -> bool {
+    pub(crate) fn is_blocked(&self, from: u64, to: u64) -> bool {
         !self.blocked.is_empty() && self.blocked.contains(&(from, to))
     }
 
-    pub(super) fn is_partitioned(&self) -> bool {
+    pub(crate) fn is_partitioned(&self) -> bool {
         !self.blocked.is_empty()
     }
 
-    pub(super) fn block(&mut self, from: u64, to: u64) {
+    pub(crate) fn block(&mut self, from: u64, to: u64) {
         self.blocked.insert((from, to));
     }
 
     /// All links work again; what was lost stays lost.
-    pub(super) fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         self.blocked.clear();
         self.extra_loss_ppm = 0;
     }
 
     /// No more mischief.
-    pub(super) fn calm(&mut self) {
+    pub(crate) fn calm(&mut self) {
         self.heal();
         self.loss_ppm = 0;
         self.duplicate_ppm = 0;
