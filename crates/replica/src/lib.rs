@@ -394,6 +394,8 @@ impl Replica {
         data: Bytes,
         compact: LogIndex,
     ) {
+        // A batch that is applied in part is confirmed as a whole: until then consensus may look at all of it again.
+        let compact = compact.min(self.core.applied_index());
         let storage = self.core.storage_mut();
         // Both refuse what is done already, which is no harm: a newer snapshot was taken or received meanwhile.
         if storage.create_snapshot(index, Some(conf_state), data).is_ok()

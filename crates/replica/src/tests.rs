@@ -199,3 +199,34 @@ fn what_only_a_leader_may_propose_is_not_passed_on() {
     let request = applied.last().and_then(|committed| committed.request.as_ref());
     assert_eq!(request.map(|request| request.id), Some(6));
 }
+
+/// Seed 4422 of the simulator: the member campaigned, looked for configuration changes that are not applied, and did not find
+/// the entries.
+#[test]
+fn a_snapshot_within_a_batch_forgets_nothing_of_the_batch() {
+    let (mut replica, _) = lead();
+    let mut effects = Vec::new();
+    for number in 1..=3 {
+        replica.handle(Input::Propose(proposal(number)), &mut effects);
+    }
+    replica.flush(&mut effects);
+    for effect in std::mem::take(&mut effects) {
+        if let Effect::Persist(append) = effect {
+            replica.handle(Input::Persisted(append), &mut effects);
+        }
+    }
+    replica.flush(&mut effects);
+    let batch = effects.iter().find_map(|e| if let Effect::Apply(a) = e { Some(a) } else { None });
+    let [first, second, _] = &batch.unwrap().entries[..] else { panic!("{batch:?}") };
+    let (first, second) = (first.entry.index, second.entry.index);
+    let taken = Input::SnapshotTaken {
+        index: second,
+        conf_state: raft::ConfState { voters: vec![NodeId(1)], ..raft::ConfState::default() },
+        data: Bytes::new(),
+        compact: second,
+    };
+    replica.handle(taken, &mut Vec::new());
+    let storage = replica.core.storage();
+    assert_eq!(storage.snapshot().unwrap().metadata.index, second);
+    assert!(storage.first_index() <= first, "{} is gone", first);
+}
