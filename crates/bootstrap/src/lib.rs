@@ -221,10 +221,11 @@ fn restart(dirs: Dirs, options: &Options) -> Result<Member, Error> {
     let wal_path = || dirs.wal_parent.path().join(&dirs.wal_name);
     let metadata = Metadata::decode(recovered.metadata.clone())
         .map_err(|error| Error::Metadata { path: wal_path(), why: error.to_string() })?;
-    // Going on would give new entries the numbers of lost ones, and the database would skip them.
+    // Going on would give new entries the numbers of lost ones, and the database would skip them. A database that another member
+    // sent may be ahead of the snapshot that it came with: what it has more is committed, and comes again.
     let last = recovered.entries.last().map_or(index, |entry| entry.index);
     let applied = database.0.consistent().index;
-    if applied > last {
+    if applied > last && !recovered.snapshot_is_received {
         return Err(Error::LogBehindDatabase { path: wal_path(), last, applied });
     }
     if index == 0

@@ -61,6 +61,9 @@ pub struct Recovered {
     /// Whether the log has a record of the start snapshot. etcd starts all the same when writing, and refuses when it
     /// only reads; the caller decides.
     pub snapshot_found: bool,
+    /// Whether the start snapshot came from another member, instead of being taken behind this log's own entries. The database
+    /// that came with it may hold more than it says.
+    pub snapshot_is_received: bool,
     /// Set when an incomplete last record was cut off.
     pub repair: Option<Repair>,
 }
@@ -246,6 +249,7 @@ impl Wal {
             hard_state: content.hard_state,
             entries: content.entries,
             snapshot_found: content.snapshot_found,
+            snapshot_is_received: content.snapshot_is_received,
             repair,
         };
         Ok((wal, recovered))
@@ -462,6 +466,7 @@ pub fn read_only(
         hard_state: content.hard_state,
         entries: content.entries,
         snapshot_found: content.snapshot_found,
+        snapshot_is_received: content.snapshot_is_received,
         repair: torn.map(|torn| Repair { file, offset, what: torn.what, copy: None }),
     })
 }

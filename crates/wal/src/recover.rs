@@ -85,6 +85,8 @@ pub(crate) struct Content {
     pub(crate) hard_state: raftpb::HardState,
     pub(crate) entries: Vec<raftpb::Entry>,
     pub(crate) snapshot_found: bool,
+    /// Whether the start snapshot came from the leader: the log did not have its last entry before.
+    pub(crate) snapshot_is_received: bool,
     /// Of the last entry or the newest snapshot record, for the name of the next segment.
     pub(crate) last_index: u64,
     /// Term of the entry at the start snapshot's index, when the log read so far has it.
@@ -139,6 +141,8 @@ impl Content {
                         });
                     }
                     self.snapshot_found = true;
+                    self.snapshot_is_received =
+                        snapshot.index > 0 && self.start_entry_term != Some(snapshot.term);
                     // The log differed there, so this snapshot came from the leader and replaced the log, also what
                     // it had behind the snapshot's index.
                     if self.start_entry_term.is_some_and(|term| term != snapshot.term) {

@@ -470,3 +470,35 @@ fn snapshots_above_the_commit_are_not_vouched_for() {
     log.sync().unwrap();
     assert_eq!(indexes(&disk), [0, 3, 5]);
 }
+
+/// A member's own snapshot covers entries that its log has had; one from the leader comes in place of entries.
+#[test]
+fn a_received_snapshot_is_told_from_an_own_one() {
+    let is_received = |write: &dyn Fn(&mut Wal)| {
+        let disk = SimDisk::new();
+        let mut log = Wal::create(&disk.dir(), "wal", METADATA, &SMALL).unwrap();
+        append(&mut log, 1..=20);
+        write(&mut log);
+        log.append(&Batch { entries: &[], hard_state: Some(state(2, 1, 40)) }).unwrap();
+        log.sync().unwrap();
+        drop(log);
+        let start = valid(&disk);
+        let (_, recovered) = Wal::open(&disk.dir(), "wal", &start, &SMALL).unwrap();
+        assert!(recovered.snapshot_found);
+        recovered.snapshot_is_received
+    };
+    assert!(!is_received(&|log| log.save_snapshot(&snapshot(1, 20)).unwrap()));
+    assert!(!is_received(&|log| log.save_snapshot(&snapshot(1, 7)).unwrap()));
+    assert!(is_received(&|log| log.save_snapshot(&snapshot(2, 40)).unwrap()));
+    // The log had another entry there.
+    assert!(is_received(&|log| log.save_snapshot(&snapshot(2, 20)).unwrap()));
+    assert!(is_received(&|log| {
+        log.save_snapshot(&snapshot(2, 30)).unwrap();
+        log.append(&Batch { entries: &[entry(2, 31, 300)], hard_state: None }).unwrap();
+    }));
+}
+
+/// The newest snapshot that the log vouches for.
+fn valid(disk: &SimDisk) -> walpb::Snapshot {
+    wal::valid_snapshots(&disk.dir(), "wal").unwrap().pop().unwrap()
+}
