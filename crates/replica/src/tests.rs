@@ -221,7 +221,7 @@ fn a_snapshot_within_a_batch_forgets_nothing_of_the_batch() {
     let (first, second) = (first.entry.index, second.entry.index);
     let taken = Input::SnapshotTaken {
         index: second,
-        conf_state: raft::ConfState { voters: vec![NodeId(1)], ..raft::ConfState::default() },
+        conf_state: ConfState { voters: vec![NodeId(1)], ..ConfState::default() },
         data: Bytes::new(),
         compact: second,
     };

@@ -14,6 +14,7 @@ use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::membershippb::ClusterVersionSetRequest;
 
 use crate::grpc;
+use crate::peer::{Question, answers};
 use crate::request::Core;
 
 /// How often the leader looks.
@@ -139,7 +140,7 @@ async fn versions(core: &Core) -> Option<Vec<Version>> {
 
 async fn version_of(core: &Core, member: &Member) -> Option<Version> {
     for url in &member.peer_urls {
-        let answer = core.peers.client().get(url, "/version", LIMIT).await;
+        let answer = core.peers.client().call(url, Question::get("/version"), LIMIT).await;
         let Ok(answer) = answer.inspect_err(|error| {
             tracing::debug!(url, error = %error, "a member does not tell its version");
         }) else {
@@ -148,8 +149,7 @@ async fn version_of(core: &Core, member: &Member) -> Option<Version> {
         if answer.status != StatusCode::OK {
             continue;
         }
-        let answer: serde_json::Value = serde_json::from_slice(&answer.body).ok()?;
-        return Version::parse(answer.get("etcdserver")?.as_str()?);
+        return answers::server_version(&answer.body);
     }
     None
 }

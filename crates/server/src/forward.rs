@@ -4,20 +4,18 @@
 
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use bytes::Bytes;
 use prost::Message as _;
 use proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
-    Member,
+    LeaseKeepAliveRequest, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse, Member,
 };
-use proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
+use proto::leasepb::LeaseInternalRequest;
 use rpc::errors::Error;
 use tokio::time::Instant;
 use tonic::{Code, Status};
 
-use crate::peer::Answer;
-use crate::peer_port::MemberRow;
+use crate::peer::{Answer, Question, answers};
 use crate::request::Core;
 
 /// Pause between two tries.
@@ -37,10 +35,7 @@ pub(crate) enum OfLease<T> {
 /// Renews a lease at the leader; returns its time to live in seconds.
 pub(crate) async fn keep_alive(core: &Core, id: i64) -> Result<OfLease<i64>, Status> {
     let body = LeaseKeepAliveRequest { id }.encode_to_vec();
-    ask_of_lease(core, "/leases", body.into(), |answer| {
-        LeaseKeepAliveResponse::decode(answer).ok().map(|response| response.ttl)
-    })
-    .await
+    ask_of_lease(core, "/leases", body, answers::renewed).await
 }
 
 /// Asks the leader for a lease's time to live.
@@ -49,19 +44,17 @@ pub(crate) async fn time_to_live(
     request: LeaseTimeToLiveRequest,
 ) -> Result<OfLease<LeaseTimeToLiveResponse>, Status> {
     let request = LeaseInternalRequest { lease_time_to_live_request: Some(request) };
-    ask_of_lease(core, "/leases/internal", request.encode_to_vec().into(), |answer| {
-        LeaseInternalResponse::decode(answer).ok()?.lease_time_to_live_response
-    })
-    .await
+    ask_of_lease(core, "/leases/internal", request.encode_to_vec(), answers::time_to_live).await
 }
 
 async fn ask_of_lease<T>(
     core: &Core,
     path: &str,
-    body: Bytes,
+    body: Vec<u8>,
     decode: impl Fn(Bytes) -> Option<T>,
 ) -> Result<OfLease<T>, Status> {
     let deadline = Instant::now() + core.config.request_timeout();
+    let question = Question::post(path, body).protobuf();
     loop {
         if core.board.is_leader() {
             return Ok(OfLease::LedHere);
@@ -69,7 +62,7 @@ async fn ask_of_lease<T>(
         let urls = leader_urls(core);
         for url in &urls {
             let left = deadline.saturating_duration_since(Instant::now());
-            let answer = core.peers.client().post(url, path, protobuf(), body.clone(), left).await;
+            let answer = core.peers.client().call(url, question.clone(), left).await;
             match answer {
                 Ok(Answer { status: StatusCode::OK, body, .. }) => {
                     if let Some(known) = decode(body) {
@@ -104,15 +97,14 @@ pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<Member>, Status>
     let path = format!("/members/promote/{id}");
     let limit = core.config.request_timeout();
     for url in &urls {
-        match core.peers.client().post(url, &path, HeaderMap::new(), Bytes::new(), limit).await {
+        match core.peers.client().call(url, Question::post(&path, ""), limit).await {
             Ok(answer) if answer.status == StatusCode::OK => {
-                let rows: Vec<MemberRow> =
-                    serde_json::from_slice(&answer.body).map_err(|error| {
-                        Status::new(
-                            Code::Unknown,
-                            format!("the leader's answer cannot be read: {error}"),
-                        )
-                    })?;
+                let rows = answers::members(&answer.body).map_err(|error| {
+                    Status::new(
+                        Code::Unknown,
+                        format!("the leader's answer cannot be read: {error}"),
+                    )
+                })?;
                 return Ok(rows.into_iter().map(Member::from).collect());
             }
             Ok(answer) => return Err(refused(&answer)),
@@ -147,10 +139,4 @@ fn leader_urls(core: &Core) -> Vec<String> {
         .member(leader)
         .map(|member| member.peer_urls.clone())
         .unwrap_or_default()
-}
-
-fn protobuf() -> HeaderMap {
-    let mut headers = HeaderMap::new();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/protobuf"));
-    headers
 }

@@ -13,7 +13,7 @@ use machine::Version;
 use machine::bootstrap::Founding;
 
 use crate::config::{ClusterState, Config, Url};
-use crate::peer::{Answer, Dialler, PeerClient};
+use crate::peer::{Answer, Dialler, PeerClient, Question, answers};
 use crate::peer_port::MemberRow;
 
 /// How long a joining member waits for one answer.
@@ -111,7 +111,7 @@ async fn members_of(
     url: &Url,
     limit: Duration,
 ) -> Option<(u64, Vec<MemberRow>)> {
-    let answer = match client.get(&url.to_string(), "/members", limit).await {
+    let answer = match client.call(&url.to_string(), Question::get("/members"), limit).await {
         Ok(answer) if answer.status == StatusCode::OK => answer,
         Ok(Answer { status, .. }) => {
             tracing::warn!(address = %url, status = status.as_u16(), "failed to get cluster response");
@@ -124,7 +124,7 @@ async fn members_of(
     };
     let id = answer.headers.get("x-etcd-cluster-id").and_then(|id| id.to_str().ok());
     let cluster_id = id.and_then(|id| u64::from_str_radix(id, 16).ok());
-    let rows = serde_json::from_slice(&answer.body);
+    let rows = answers::members(&answer.body);
     match (cluster_id, rows) {
         (Some(cluster_id), Ok(rows)) => Some((cluster_id, rows)),
         (None, _) => {
@@ -201,12 +201,13 @@ async fn join_as(config: &Config, client: &PeerClient) -> Result<Version, JoinEr
     let mut is_downgrading = None;
     for url in other_urls(config) {
         let url = url.to_string();
-        if let Ok(answer) = client.get(&url, "/version", JOIN_LIMIT).await {
-            clusters.extend(cluster_version(&answer.body));
+        if let Ok(answer) = client.call(&url, Question::get("/version"), JOIN_LIMIT).await {
+            clusters.extend(answers::cluster_version(&answer.body));
         }
         // The answer is linearizable: one is enough.
         if is_downgrading.is_none()
-            && let Ok(answer) = client.get(&url, "/downgrade/enabled", JOIN_LIMIT).await
+            && let Ok(answer) =
+                client.call(&url, Question::get("/downgrade/enabled"), JOIN_LIMIT).await
             && answer.status == StatusCode::OK
         {
             is_downgrading = Some(answer.body.trim_ascii() == b"true");
@@ -242,12 +243,6 @@ fn choose(
         Some(&cluster) => Err(JoinError::Version { cluster, own }),
         None => Ok(own),
     }
-}
-
-/// The cluster version in an answer to `/version`, once it is decided.
-fn cluster_version(body: &[u8]) -> Option<Version> {
-    let answer: serde_json::Value = serde_json::from_slice(body).ok()?;
-    Version::parse(answer.get("etcdcluster")?.as_str()?)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use tonic::service::Routes;
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
 use crate::gathered::Gathered;
+use crate::socket;
 
 /// A bound listener and the URL it stands for.
 #[derive(Debug)]
@@ -137,8 +138,7 @@ impl Stream for Incoming {
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Poll::Pending => break,
             };
-            // Answers are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still serves.
-            let _ = socket.set_nodelay(true);
+            socket::set_up(&socket);
             let Some(acceptor) = self.tls.clone() else {
                 return Poll::Ready(Some(Ok(Gathered::new(tls::Stream::Plain(socket)))));
             };

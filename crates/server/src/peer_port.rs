@@ -15,7 +15,8 @@ use bytes::Bytes;
 use machine::Membership;
 use prost::Message as _;
 use proto::etcdserverpb::{
-    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveResponse, Member, ResponseHeader,
+    LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseTimeToLiveRequest, LeaseTimeToLiveResponse,
+    Member, ResponseHeader,
 };
 use proto::leasepb::{LeaseInternalRequest, LeaseInternalResponse};
 use serde::{Deserialize, Serialize};
@@ -178,6 +179,11 @@ struct HashKvQuestion {
     revision: i64,
 }
 
+/// What `/members/hashkv` is asked for.
+pub(crate) fn revision_to_hash(body: &[u8]) -> Option<i64> {
+    serde_json::from_slice::<HashKvQuestion>(body).ok().map(|question| question.revision)
+}
+
 async fn hash_kv(State(core): State<Arc<Core>>, request: Request) -> Response {
     if request.method() != Method::GET {
         return method_not_allowed();
@@ -190,12 +196,9 @@ async fn hash_kv(State(core): State<Arc<Core>>, request: Request) -> Response {
     let Ok(body) = to_bytes(request.into_body(), BODY_BYTES_MAX).await else {
         return error(StatusCode::BAD_REQUEST, "error reading body");
     };
-    let question = match serde_json::from_slice::<HashKvQuestion>(&body) {
-        Ok(question) => question,
-        Err(_) => return error(StatusCode::BAD_REQUEST, "error unmarshalling request"),
-    };
+    let Some(revision) = revision_to_hash(&body) else { return unreadable() };
     let store = core.store.clone();
-    let hashed = tokio::task::spawn_blocking(move || store.hash_kv(question.revision)).await;
+    let hashed = tokio::task::spawn_blocking(move || store.hash_kv(revision)).await;
     let hash = match hashed {
         Ok(Ok(hash)) => hash,
         Ok(Err(mvcc::Error::Request(refused))) => {
@@ -259,14 +262,22 @@ fn protobuf(body: Vec<u8>) -> Response {
     (headers, body).into_response()
 }
 
+/// The lease that `/leases` is asked to renew.
+pub(crate) fn lease_to_renew(body: Bytes) -> Option<i64> {
+    LeaseKeepAliveRequest::decode(body).ok().map(|request| request.id)
+}
+
+/// What `/leases/internal` is asked for.
+pub(crate) fn lease_to_tell(body: Bytes) -> Option<LeaseTimeToLiveRequest> {
+    LeaseInternalRequest::decode(body).ok()?.lease_time_to_live_request
+}
+
 async fn keep_alive(State(core): State<Arc<Core>>, request: Request) -> Response {
     let body = match lease_question(&core, request).await {
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let Ok(LeaseKeepAliveRequest { id }) = LeaseKeepAliveRequest::decode(body) else {
-        return unreadable();
-    };
+    let Some(id) = lease_to_renew(body) else { return unreadable() };
     match grpc::renew_here(&core, lease::LeaseId(id)).await {
         Ok(Some(ttl)) => protobuf(LeaseKeepAliveResponse { header: None, id, ttl }.encode_to_vec()),
         Ok(None) => error(StatusCode::NOT_FOUND, "lease not found"),
@@ -279,11 +290,7 @@ async fn time_to_live(State(core): State<Arc<Core>>, request: Request) -> Respon
         Ok(body) => body,
         Err(refused) => return refused,
     };
-    let Ok(LeaseInternalRequest { lease_time_to_live_request: Some(request) }) =
-        LeaseInternalRequest::decode(body)
-    else {
-        return unreadable();
-    };
+    let Some(request) = lease_to_tell(body) else { return unreadable() };
     match grpc::time_to_live_here(&core, &request) {
         grpc::TimeToLive::Known(response) => {
             let response =

@@ -75,3 +75,12 @@ pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
     (member, routes)
 }
+
+/// What it would serve to other members.
+pub(crate) fn peer_routes(member: &Member) -> axum::Router {
+    let routes = crate::peer_port::routes(&member.core);
+    match member.core.peers.transport() {
+        Some(transport) => routes.merge(transport.routes()),
+        None => routes,
+    }
+}

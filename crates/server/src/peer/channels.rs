@@ -12,6 +12,7 @@ use super::codec::StreamKind;
 use super::incoming::StreamReader;
 use super::outgoing::{Outgoing, Pushed, StreamBody};
 use super::pipeline::{self, Sender};
+use super::prober::{Health, Prober};
 use super::queue::Queue;
 use super::status::Status;
 use super::urls::Urls;
@@ -36,8 +37,9 @@ pub(crate) struct Channels {
     appends: Arc<Outgoing>,
     messages: Arc<Outgoing>,
     posts: Arc<Queue>,
+    prober: Arc<Prober>,
     runtime: Handle,
-    /// Stream readers, senders and running snapshots. Held to add one or to end all.
+    /// Stream readers, senders, the prober and running snapshots. Held to add one or to end all.
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -56,9 +58,11 @@ impl Channels {
             let (host, status) = (Arc::clone(&shared.host), Arc::clone(&status));
             Arc::new(Outgoing::new(kind, id, host, status))
         };
+        let urls = Arc::new(urls);
         let this = Self {
             id,
-            urls: Arc::new(urls),
+            prober: Arc::new(Prober::new(id.0, Arc::clone(&urls), Arc::clone(&shared))),
+            urls,
             appends: outgoing(StreamKind::Append),
             messages: outgoing(StreamKind::Message),
             status,
@@ -87,6 +91,7 @@ impl Channels {
                 };
                 this.spawn(reader.run());
             }
+            this.spawn(Arc::clone(&this.prober).run());
             tracing::info!(remote_peer_id = %id, "started remote peer");
         }
         this
@@ -140,6 +145,11 @@ impl Channels {
 
     pub(crate) fn active_since(&self) -> Option<Instant> {
         self.status.active_since()
+    }
+
+    /// What the prober knows of the member.
+    pub(crate) fn health(&self) -> Health {
+        self.prober.health()
     }
 
     /// Runs a task that ends with the acquaintance.

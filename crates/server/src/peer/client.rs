@@ -21,7 +21,8 @@ const ANSWER_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Connections kept for each address; the pipeline of a peer uses four at most.
 const IDLE_MAX: usize = 8;
 /// How long one is kept. A member closes a connection that says nothing for 5 s, and a request must not meet that.
-const IDLE_FOR: Duration = Duration::from_secs(4);
+/// Longer than the prober's pause, so that it does not dial for each question.
+const IDLE_FOR: Duration = Duration::from_millis(4500);
 
 /// Sends requests to any member. Cheap to keep, shared by all.
 #[derive(Debug)]
@@ -29,6 +30,39 @@ pub(crate) struct PeerClient {
     dialler: Dialler,
     /// Connections that wait for the next request, by URL. Held to put one in or take one out.
     idle: Mutex<BTreeMap<Url, Vec<(Instant, Connection)>>>,
+}
+
+/// What a member is asked.
+#[derive(Debug, Clone)]
+pub(crate) struct Question<'a> {
+    method: Method,
+    path: &'a str,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl<'a> Question<'a> {
+    /// For a path.
+    pub(crate) fn get(path: &'a str) -> Self {
+        Self { method: Method::GET, path, headers: HeaderMap::new(), body: Bytes::new() }
+    }
+
+    /// With a body; without a type, an empty one.
+    pub(crate) fn post(path: &'a str, body: impl Into<Bytes>) -> Self {
+        Self { method: Method::POST, body: body.into(), ..Self::get(path) }
+    }
+
+    /// With these headers, in place of those that it has.
+    pub(crate) fn with_headers(self, headers: HeaderMap) -> Self {
+        Self { headers, ..self }
+    }
+
+    /// The body is a protobuf message.
+    pub(crate) fn protobuf(mut self) -> Self {
+        let protobuf = HeaderValue::from_static("application/protobuf");
+        self.headers.insert(header::CONTENT_TYPE, protobuf);
+        self
+    }
 }
 
 /// An answer that was read as a whole.
@@ -71,39 +105,15 @@ impl PeerClient {
         Self { dialler, idle: Mutex::default() }
     }
 
-    /// Asks for a path.
-    pub(crate) async fn get(
-        &self,
-        url: &str,
-        path: &str,
-        limit: Duration,
-    ) -> Result<Answer, CallError> {
-        self.call(Method::GET, url, path, HeaderMap::new(), Bytes::new(), limit).await
-    }
-
-    /// Posts a body.
-    pub(crate) async fn post(
-        &self,
-        url: &str,
-        path: &str,
-        headers: HeaderMap,
-        body: Bytes,
-        limit: Duration,
-    ) -> Result<Answer, CallError> {
-        self.call(Method::POST, url, path, headers, body, limit).await
-    }
-
-    /// Sends a request and reads the whole answer, within the limit.
+    /// Asks the member at that URL and reads the whole answer, within the limit.
     pub(crate) async fn call(
         &self,
-        method: Method,
         url: &str,
-        path: &str,
-        headers: HeaderMap,
-        body: Bytes,
+        question: Question<'_>,
         limit: Duration,
     ) -> Result<Answer, CallError> {
         let url = Url::parse(url)?;
+        let Question { method, path, headers, body } = question;
         let request = request(method, &url, path, headers, Body::from(body))?;
         let answered = async {
             let (response, connection) = self.send(&url, request).await?;

@@ -21,6 +21,7 @@ use std::fmt;
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use prost::Message as _;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 use raft::codec::{
     decode_message, entry_from_proto, entry_to_proto, message_from_proto, message_to_proto,
 };
@@ -29,7 +30,15 @@ use raft::{Body, CodecError, Entry, EntryId, LogIndex, Message, MessageKind, Nod
 /// Largest message that is read, as in etcd. Raft sends entries of 1 MiB at a time, unless a single one is larger.
 pub(crate) const MESSAGE_BYTES_MAX: u64 = 512 * 1024 * 1024;
 /// Space made at once for something that arrives in pieces; more is made when so much has arrived.
-const GATHER_BYTES: usize = 1024 * 1024;
+pub(crate) const GATHER_BYTES: usize = 1024 * 1024;
+
+/// Most entries in one message. Each takes some 60 bytes of memory beside its own, however short it is; without this, a message of
+/// the largest size could take gigabytes. etcd sends 1 MiB at a time, of entries of 6 bytes at least.
+const ENTRIES_MAX: usize = 1024 * 1024;
+/// Messages below this size are not worth counting.
+const COUNTED_FROM_BYTES: usize = 64 * 1024;
+/// In raftpb: messages within a message, which are for storage threads and none of a peer's.
+const RESPONSES_TAG: u32 = 14;
 
 const LINK_HEARTBEAT: u8 = 0;
 const ENTRIES: u8 = 1;
@@ -264,6 +273,11 @@ impl Decoder {
         Ok(())
     }
 
+    /// The memory that what is incomplete takes.
+    pub(crate) fn gathered_bytes(&self) -> usize {
+        self.input.gathered.capacity()
+    }
+
     /// `None` when all input is used up.
     fn next_message(&mut self) -> Result<Option<Message>, StreamError> {
         loop {
@@ -303,6 +317,9 @@ impl Decoder {
                 }
                 Step::Entry { left, length } => {
                     let Some(bytes) = self.input.take(length) else { return Ok(None) };
+                    if self.entries.len() >= ENTRIES_MAX {
+                        return Err(too_many().into());
+                    }
                     self.entries.push(decode_entry(bytes)?);
                     self.step = match left - 1 {
                         0 => Step::Commit,
@@ -319,7 +336,7 @@ impl Decoder {
     }
 
     fn whole_message(&mut self, bytes: Bytes) -> Result<Message, StreamError> {
-        let message = decode_message(bytes)?;
+        let message = decode_posted(bytes)?;
         if self.kind == StreamKind::Append {
             if let Body::Append { prev, entries, .. } = &message.body {
                 self.last = end_of_append(message.term, *prev, entries);
@@ -397,7 +414,28 @@ impl Input {
 
 /// The message that a POST carries: nothing but itself.
 pub(crate) fn decode_posted(body: Bytes) -> Result<Message, CodecError> {
+    check_count(&body)?;
     decode_message(body)
+}
+
+/// Refuses what would take far more memory as a message than it does as bytes.
+fn check_count(bytes: &[u8]) -> Result<(), CodecError> {
+    let not_protobuf = |error: prost::DecodeError| CodecError::Protobuf(error.to_string());
+    let mut rest = bytes;
+    let mut count = 0;
+    while bytes.len() >= COUNTED_FROM_BYTES && !rest.is_empty() {
+        let (tag, wire_type) = decode_key(&mut rest).map_err(not_protobuf)?;
+        skip_field(wire_type, tag, &mut rest, DecodeContext::default()).map_err(not_protobuf)?;
+        count += 1;
+        if tag == RESPONSES_TAG || count > ENTRIES_MAX {
+            return Err(too_many());
+        }
+    }
+    Ok(())
+}
+
+fn too_many() -> CodecError {
+    CodecError::Malformed { what: "message with more entries than a member sends" }
 }
 
 /// What stands at the head of a posted snapshot.
@@ -411,6 +449,7 @@ pub(crate) enum SnapshotHead {
 
 /// Reads the message in front of a posted database.
 pub(crate) fn decode_snapshot_head(bytes: Bytes) -> Result<SnapshotHead, CodecError> {
+    check_count(&bytes)?;
     let proto = proto::raftpb::Message::decode(bytes)
         .map_err(|error| CodecError::Protobuf(error.to_string()))?;
     if proto.r#type != i32::from(proto::raftpb::MessageType::MsgSnap) {

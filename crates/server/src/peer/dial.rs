@@ -12,6 +12,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::config::{Url, UrlError};
+use crate::socket;
 
 /// What is under HTTP.
 pub(crate) type Socket = tls::Stream;
@@ -91,8 +92,7 @@ impl Dialler {
             }
             Err(_) => return Err(DialError::TimedOut { address: address_of(url) }),
         };
-        // Messages are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still works.
-        let _ = socket.set_nodelay(true);
+        socket::set_up(&socket);
         if !url.is_secure() {
             return Ok(Socket::Plain(socket));
         }

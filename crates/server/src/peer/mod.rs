@@ -14,32 +14,40 @@
 //! - Sending never waits. A message that finds no room is lost and the peer reported unreachable: raft sends again.
 //! - Everything that arrives is hostile until checked: `codec` for bytes, `headers` for who speaks, `routes` for the order
 //!   of checks and the answers, which are etcd's to the letter.
+//! - `prober` watches each peer's answers and clock, for the log and for metrics; `answers` reads what members say to questions.
 //! - Each task belongs to a [`channels::Channels`] or to a connection of [`serve()`], and ends with it.
 //! - `dial` is the one place that makes connections, `serve` the one that takes them.
 //!
 //! Invariants
 //! - one message is given to one channel; on a stream, messages of a kind keep their order;
 //! - a stream that this member writes has one connection: a newer one ends the older;
-//! - a received database has its final name only when all of it is durable.
+//! - a received database has its final name only when all of it is durable, and raft gets no snapshot without one;
+//! - what strangers can make this member hold is bounded: connections, those of them that have asked nothing yet, the time that
+//!   a request takes to arrive, and the memory of all posted messages together.
 //!
 //! Upstream: server/etcdserver/api/rafthttp (3.5.30). Differs: appends and other messages have lanes of their own where they
-//! share a channel; a message that the host refuses is answered 500 with a whole body; round-trip probes are answered but
-//! not sent.
+//! share a channel; a message that the host refuses is answered 500 with a whole body; a peer is probed once where etcd probes it
+//! twice (`prober` says why).
 
+pub(crate) mod answers;
 mod channels;
 mod client;
 mod codec;
 mod dial;
+pub mod fuzz;
 mod headers;
 mod incoming;
 mod outgoing;
 mod pipeline;
+mod prober;
 mod queue;
 mod routes;
 mod serve;
 mod snapshot_receive;
 mod snapshot_send;
 mod status;
+mod timely;
+mod timestamp;
 mod urls;
 
 use std::collections::BTreeMap;
@@ -47,14 +55,15 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use http::HeaderMap;
-use raft::{Body, Message, NodeId};
+use raft::{Body, Message, MessageKind, NodeId};
 use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use self::channels::{Acquaintance, Channels};
-pub(crate) use self::client::{Answer, PeerClient};
+pub(crate) use self::client::{Answer, PeerClient, Question};
 pub(crate) use self::dial::Dialler;
 pub(crate) use self::headers::Identity;
+use self::prober::Health;
 pub(crate) use self::serve::serve;
 use self::status::Seldom;
 use self::urls::Urls;
@@ -112,6 +121,8 @@ struct Shared {
     /// One permit for each snapshot on its way out.
     sending: Arc<Semaphore>,
     receiving: snapshot_receive::Receiving,
+    /// Room for posted messages that are being read, in [`routes::ROOM_UNIT_BYTES`].
+    room: Semaphore,
 }
 
 /// Why a message was not even offered to raft.
@@ -121,6 +132,8 @@ enum NotOurs {
     Removed,
     #[error("the message is addressed to another member")]
     NotAddressee,
+    #[error("a snapshot came without its database")]
+    NoDatabase,
 }
 
 impl Shared {
@@ -134,10 +147,25 @@ impl Shared {
         Ok(())
     }
 
-    /// Gives a message of another member to raft.
+    /// Gives a message of another member to raft, but no snapshot: no member sends one without its database, and this one would have to
+    /// stop if raft took one whose database is not here.
     fn take(&self, message: Message) -> Result<Delivery, NotOurs> {
+        let checked = match message.body.kind() == MessageKind::Snapshot {
+            true => Err(NotOurs::NoDatabase),
+            false => self.check(&message),
+        };
+        self.deliver(message, checked)
+    }
+
+    /// Gives raft a snapshot whose database is durable here.
+    fn take_snapshot(&self, message: Message) -> Result<Delivery, NotOurs> {
+        let checked = self.check(&message);
+        self.deliver(message, checked)
+    }
+
+    fn deliver(&self, message: Message, checked: Result<(), NotOurs>) -> Result<Delivery, NotOurs> {
         let (kind, from) = (message.body.kind(), message.from);
-        if let Err(error) = self.check(&message) {
+        if let Err(error) = checked {
             if let Some(count) = self.refused.is_due() {
                 let reason = error.to_string();
                 tracing::warn!(message_type = %kind, from = %from, count, reason, "rejected Raft message");
@@ -193,6 +221,7 @@ impl Transport {
             refused: Seldom::default(),
             sending: Arc::new(Semaphore::new(snapshot_send::AT_ONCE)),
             receiving: snapshot_receive::Receiving::default(),
+            room: Semaphore::new(routes::ROOM_UNITS),
         };
         Arc::new(Self { shared: Arc::new(shared), runtime, known: RwLock::default() })
     }
@@ -350,6 +379,12 @@ impl Transport {
     /// Since when the peer is reached; `None` when it is not, or is no peer.
     pub(crate) fn active_since(&self, id: u64) -> Option<Instant> {
         self.read().peers.get(&id)?.active_since()
+    }
+
+    /// How the peer answers, and what its clock shows; `None` when it is no peer.
+    #[cfg_attr(not(test), expect(dead_code, reason = "for the metrics of peers"))]
+    pub(crate) fn health(&self, id: u64) -> Option<Health> {
+        Some(self.read().peers.get(&id)?.health())
     }
 
     /// What other members ask for below `/raft`, for [`serve()`].

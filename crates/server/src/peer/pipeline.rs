@@ -3,13 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::StatusCode;
 use raft::Message;
 use raft::codec::encode_message;
 
 use super::Shared;
-use super::client::{Answer, CallError};
+use super::client::{Answer, CallError, Question};
 use super::queue::Queue;
 use super::status::Status;
 use super::urls::Urls;
@@ -70,12 +69,10 @@ impl Sender {
     }
 
     async fn post(&self, url: &str, message: &Message) -> Result<(), PostError> {
-        let mut headers = self.shared.request_headers.clone();
-        let protobuf = HeaderValue::from_static("application/protobuf");
-        headers.insert(header::CONTENT_TYPE, protobuf);
-        let body = Bytes::from(encode_message(message));
-        let client = &self.shared.client;
-        check(&client.call(Method::POST, url, "/raft", headers, body, POST_LIMIT).await?)
+        let question = Question::post("/raft", encode_message(message))
+            .with_headers(self.shared.request_headers.clone())
+            .protobuf();
+        check(&self.shared.client.call(url, question, POST_LIMIT).await?)
     }
 }
 

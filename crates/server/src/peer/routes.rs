@@ -5,7 +5,6 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::body::Body;
@@ -15,12 +14,20 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::codec::{MESSAGE_BYTES_MAX, StreamKind, decode_posted};
 use super::headers::{PEER_URLS, RAFT_TO, SERVER_FROM, parse_id, text};
 use super::snapshot_receive::{self, READ_LIMIT, ReceiveError};
-use super::{Delivery, Transport};
+use super::{Delivery, Transport, timestamp};
+
+/// What [`read_body`] asks for room in: most messages take one.
+pub(super) const ROOM_UNIT_BYTES: usize = 64 * 1024;
+/// All posted messages that are being read take as much memory as the largest one may. A member's are small: the large
+/// ones, which wait for a stream, are a few MiB.
+pub(super) const ROOM_UNITS: usize = 8 * 1024;
+const _: () = assert!((ROOM_UNITS * ROOM_UNIT_BYTES) as u64 == MESSAGE_BYTES_MAX);
 
 /// `/raft` and everything below it.
 pub(super) fn routes(transport: &Arc<Transport>) -> Router {
@@ -144,7 +151,8 @@ async fn post(transport: &Transport, request: Request) -> Response {
 async fn post_checked(transport: &Transport, request: Request) -> Result<Response, Refusal> {
     transport.check_caller(request.headers())?;
     transport.note_caller(request.headers());
-    let bytes = read_body(request.into_body()).await.map_err(|error| {
+    let room = &transport.shared.room;
+    let bytes = read_body(request.into_body(), room).await.map_err(|error| {
         tracing::warn!(error, "failed to read Raft message");
         refuse(StatusCode::BAD_REQUEST, "error reading raft message")
     })?;
@@ -161,7 +169,10 @@ async fn post_checked(transport: &Transport, request: Request) -> Result<Respons
     }
 }
 
-async fn read_body(mut body: Body) -> Result<Bytes, String> {
+/// Reads all of a message, which takes room while it is being read.
+async fn read_body(mut body: Body, room: &Semaphore) -> Result<Bytes, String> {
+    let no_room = |_| "there is no room for another message".to_owned();
+    let mut taken = room.try_acquire_many(1).map_err(no_room)?;
     let mut first = Bytes::new();
     let mut gathered = BytesMut::new();
     loop {
@@ -172,9 +183,13 @@ async fn read_body(mut body: Body) -> Result<Bytes, String> {
             Ok(Some(Ok(frame))) => frame,
         };
         let bytes = frame.into_data().unwrap_or_default();
-        if (first.len() + gathered.len() + bytes.len()) as u64 > MESSAGE_BYTES_MAX {
+        let count = first.len() + gathered.len() + bytes.len();
+        if count as u64 > MESSAGE_BYTES_MAX {
             return Err("it is too large".to_owned());
         }
+        let missing = count.div_ceil(ROOM_UNIT_BYTES).saturating_sub(taken.num_permits());
+        let missing = u32::try_from(missing).unwrap_or(u32::MAX);
+        taken.merge(room.try_acquire_many(missing).map_err(no_room)?);
         // Most come in one piece, which is not copied.
         if first.is_empty() && gathered.is_empty() {
             first = bytes;
@@ -253,52 +268,29 @@ fn stream_checked(transport: &Transport, request: &Request) -> Result<Response, 
 }
 
 fn probing() -> Response {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let body =
-        format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", rfc3339(now.as_secs(), now.subsec_nanos()));
+    let body = format!("{{\"OK\":true,\"Now\":\"{}\"}}\n", timestamp::write(timestamp::now()));
     let mut response = body.into_response();
     let plain = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, plain);
     response
 }
 
-/// A point in time as Go's `time.Time` is written in JSON: UTC, without zeros at the end of the fraction.
-fn rfc3339(unix_seconds: u64, nanos: u32) -> String {
-    let (days, seconds) = (unix_seconds / 86_400, unix_seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    let fraction = format!("{nanos:09}");
-    let fraction = fraction.trim_end_matches('0');
-    let point = if fraction.is_empty() { "" } else { "." };
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}{point}{fraction}Z")
-}
-
-/// Year, month and day of a day counted from 1970-01-01. Years are counted from March, so that the leap day is the last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    /// From 0000-03-01 to 1970-01-01.
-    const BEFORE_1970: u64 = 719_468;
-    /// Of 400 years.
-    const ERA: u64 = 146_097;
-    let day_of_all = days + BEFORE_1970;
-    let (era, day) = (day_of_all / ERA, day_of_all % ERA);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day_of_year = day - (365 * year + year / 4 - year / 100);
-    let month = (5 * day_of_year + 2) / 153;
-    let day_of_month = day_of_year - (153 * month + 2) / 5 + 1;
-    let (month, next_year) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
-    (era * 400 + year + next_year, month, day_of_month)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn times_are_written_as_go_writes_them() {
-        assert_eq!(rfc3339(0, 0), "1970-01-01T00:00:00Z");
-        assert_eq!(rfc3339(951_782_400, 0), "2000-02-29T00:00:00Z");
-        assert_eq!(rfc3339(1_795_361_526, 315_252_410), "2026-11-22T15:32:06.31525241Z");
-        assert_eq!(rfc3339(4_107_542_399, 1), "2100-02-28T23:59:59.000000001Z");
-        assert_eq!(rfc3339(4_107_542_400, 0), "2100-03-01T00:00:00Z");
+    #[tokio::test]
+    async fn messages_that_are_being_read_share_a_room() {
+        let room = Semaphore::new(3);
+        let body = |units: usize| Body::from(vec![1; units * ROOM_UNIT_BYTES]);
+        assert_eq!(read_body(body(3), &room).await.map(|read| read.len()), Ok(3 * ROOM_UNIT_BYTES));
+        assert_eq!(room.available_permits(), 3, "it is given back");
+        assert!(read_body(body(4), &room).await.unwrap_err().contains("no room"));
+        let other = room.try_acquire_many(2).unwrap();
+        assert!(read_body(body(2), &room).await.is_err());
+        assert!(read_body(body(1), &room).await.is_ok());
+        drop(other);
+        assert!(read_body(body(2), &room).await.is_ok());
+        assert_eq!(room.available_permits(), 3);
     }
 }

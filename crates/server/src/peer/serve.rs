@@ -1,9 +1,15 @@
 //! The peer port: HTTP/1.1 connections, their limits, and their end.
+//!
+//! Whoever reaches the port can connect and say nothing, say it slowly, or say nonsense; members are served meanwhile. A
+//! connection that has not asked anything yet counts as waiting. Of these there are some hundreds at most: one more ends the
+//! oldest, so that a flood of silent connections takes no place from one that speaks. How long a request may take
+//! to arrive is limited, and how long an answer may take to leave; [`super::timely`] has the limits of bodies.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,46 +22,83 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tls::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service as _;
 
-use crate::listen;
+use super::timely::{Patience, timely};
+use crate::{listen, socket};
 
-/// A peer has two streams, four senders and a few more; a cluster has a handful of peers.
-const CONNECTIONS_MAX: usize = 1024;
-/// For the head of a request, and so for a connection between two requests, as in etcd.
-const HEAD_LIMIT: Duration = Duration::from_secs(5);
 /// For one write: a peer that takes nothing for so long is gone.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
 /// What is under way may end within that time when the member stops.
 const GRACE: Duration = Duration::from_secs(2);
 /// After an `accept` that failed: most often there are too many open files, and trying at once would only burn time.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// What one connection reads ahead, and so the largest head of a request. A member's is a few hundred bytes and its URLs.
+const READ_AHEAD_BYTES: usize = 128 * 1024;
+
+/// What strangers may take up.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections. A peer has two streams, four senders and a few more; a cluster has a handful of peers.
+    pub(crate) connections: usize,
+    /// Those of them that have asked nothing yet.
+    pub(crate) waiting: usize,
+    /// For the head of a request, and so for a connection between two requests.
+    pub(crate) head: Duration,
+    /// For the body of a request.
+    pub(crate) body: Patience,
+}
+
+impl Limits {
+    /// A port's. Times are etcd's; it has no other limits.
+    pub(crate) const DEFAULT: Self = Self {
+        connections: 1024,
+        waiting: 256,
+        head: Duration::from_secs(5),
+        body: Patience { pause: Duration::from_secs(5), bytes_per_second: 1024 },
+    };
+}
 
 /// Serves the routes until told to stop, then ends all connections.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Option<Acceptor>,
     routes: Router,
+    stopping: watch::Receiver<bool>,
+) {
+    serve_within(Limits::DEFAULT, listener, tls, routes, stopping).await;
+}
+
+/// Like [`serve`], with limits of the caller's.
+pub(crate) async fn serve_within(
+    limits: Limits,
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    routes: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let waiting = Arc::new(Waiting::default());
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
             () = stopped(&mut stopping) => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => continue,
-            accepted = accept(&listener, &permits) => accepted,
+            accepted = accept(&listener, &permits, &waiting) => accepted,
         };
         match accepted {
             Ok((socket, permit)) => {
-                let connection = connection(socket, tls.clone(), routes.clone(), stopping.clone());
-                connections.spawn(async move {
-                    connection.await;
+                let (tls, routes) = (tls.clone(), routes.clone());
+                let (stopping, place) = (stopping.clone(), Waiting::enter(&waiting));
+                let number = place.number;
+                let task = connections.spawn(async move {
+                    connection(socket, tls, routes, stopping, limits, place).await;
                     drop(permit);
                 });
+                waiting.keep_to(limits.waiting, number, task);
             }
             Err(error) => {
                 tracing::warn!(error = %error, "failed to accept a connection of a peer");
@@ -70,6 +113,69 @@ pub(crate) async fn serve(
     }
 }
 
+/// The connections that have asked nothing yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    /// Held to add one, to take one out, or to end one.
+    list: Mutex<WaitingList>,
+}
+
+#[derive(Debug, Default)]
+struct WaitingList {
+    /// Of the newest connection; they are counted.
+    last: u64,
+    /// Oldest first; one has no task yet while it is being made.
+    tasks: BTreeMap<u64, Option<AbortHandle>>,
+}
+
+impl Waiting {
+    /// A place for another connection.
+    fn enter(this: &Arc<Self>) -> Place {
+        let mut list = this.lock();
+        list.last += 1;
+        let number = list.last;
+        list.tasks.insert(number, None);
+        Place { number, waiting: Arc::clone(this) }
+    }
+
+    /// That connection has this task, unless it has asked something already. If there are more than so many, the oldest ends.
+    fn keep_to(&self, max: usize, number: u64, task: AbortHandle) {
+        let mut list = self.lock();
+        if let Some(place) = list.tasks.get_mut(&number) {
+            *place = Some(task);
+        }
+        let is_over = list.tasks.len() > max;
+        drop(list);
+        if is_over {
+            self.end_oldest();
+        }
+    }
+
+    fn end_oldest(&self) {
+        let oldest = self.lock().tasks.pop_first();
+        if let Some((_, Some(task))) = oldest {
+            task.abort();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, WaitingList> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection's place among those that wait; without it, the connection is one that has asked something.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    waiting: Arc<Waiting>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.waiting.lock().tasks.remove(&self.number);
+    }
+}
+
 async fn stopped(stopping: &mut watch::Receiver<bool>) {
     // An error means that the member is gone, which is a stop too.
     let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
@@ -78,11 +184,17 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> io::Result<(TcpStream, tokio::sync::OwnedSemaphorePermit)> {
-    let permit = Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?;
+    waiting: &Waiting,
+) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    let permit = match Arc::clone(permits).try_acquire_owned() {
+        Ok(permit) => permit,
+        Err(_) => {
+            waiting.end_oldest();
+            Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?
+        }
+    };
     let (socket, _) = listener.accept().await?;
-    // Answers are small, and waiting to fill a packet costs a round trip. A socket that cannot be set still serves.
-    let _ = socket.set_nodelay(true);
+    socket::set_up(&socket);
     Ok((socket, permit))
 }
 
@@ -91,6 +203,8 @@ async fn connection(
     tls: Option<Acceptor>,
     routes: Router,
     mut stopping: watch::Receiver<bool>,
+    limits: Limits,
+    place: Place,
 ) {
     let socket = match tls {
         None => tls::Stream::Plain(socket),
@@ -103,17 +217,22 @@ async fn connection(
             secured
         }
     };
+    let place = Mutex::new(Some(place));
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
+        // With its first request it waits no longer.
+        drop(place.lock().unwrap_or_else(PoisonError::into_inner).take());
         let mut routes = routes.clone();
         async move {
             // A router is always ready.
-            let answered: Result<_, Infallible> = routes.call(request.map(Body::new)).await;
+            let request = request.map(|body| timely(Body::new(body), limits.body));
+            let answered: Result<_, Infallible> = routes.call(request).await;
             answered
         }
     });
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(limits.head)
+        .max_buf_size(READ_AHEAD_BYTES)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(Impatient::new(socket, WRITE_LIMIT)), answer);
     let mut serving = std::pin::pin!(serving);

@@ -200,7 +200,7 @@ fn finish(
     dir.rename(unfinished, &name).map_err(save)?;
     let refusal = match dir.sync() {
         Err(error) => ReceiveError::Save(error.to_string()),
-        Ok(()) => match shared.take(message) {
+        Ok(()) => match shared.take_snapshot(message) {
             Ok(Delivery::Taken) => {
                 tracing::info!(
                     snapshot_index = index.0,

@@ -344,3 +344,26 @@ fn decode_hostile(kind: StreamKind, stream: &[u8], piece: usize) {
         assert!(decoder.entries.capacity() <= stream.len());
     }
 }
+
+#[test]
+fn entries_are_counted_before_they_take_memory() {
+    // An entry of nothing is two bytes, a response of nothing too.
+    let head = [8, 3, 16, 1, 24, 2];
+    let of = |field: [u8; 2], count| [&head[..], &field.repeat(count)].concat();
+    let entries = [0x3a, 0];
+    assert!(decode_posted(of(entries, 100_000).into()).is_ok());
+    for refused in [of(entries, ENTRIES_MAX), of([0x72, 0], 40_000), of([0x72, 0], 1)] {
+        assert!(decode_posted(Bytes::from(refused.clone())).is_err());
+        let mut stream = Bytes::from((refused.len() as u64).to_be_bytes().to_vec());
+        let mut decoder = Decoder::new(StreamKind::Message, FOLLOWER, LEADER);
+        decoder.decode(std::mem::take(&mut stream), &mut Vec::new()).unwrap();
+        assert!(decoder.decode(refused.into(), &mut Vec::new()).is_err());
+    }
+    let mut decoder = Decoder::new(StreamKind::Append, FOLLOWER, LEADER);
+    let mut stream = BytesMut::new();
+    stream.put_u8(ENTRIES);
+    stream.put_u64(u64::MAX);
+    stream.put_bytes(0, 8 * (ENTRIES_MAX + 1));
+    let error = decoder.decode(stream.freeze(), &mut Vec::new()).unwrap_err();
+    assert!(error.to_string().contains("more entries"), "{error}");
+}

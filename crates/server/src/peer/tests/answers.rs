@@ -115,9 +115,10 @@ async fn answers_are_those_that_etcd_gave() {
                 headers.insert(HeaderName::from_static(name), value.parse().unwrap());
             }
         }
-        let body = body.into();
-        let answer =
-            client.call(method.clone(), &member.url(), path, headers, body, PATIENCE).await;
+        let question =
+            if method == Method::GET { Question::get(path) } else { Question::post(path, body) };
+        let question = question.with_headers(headers);
+        let answer = client.call(&member.url(), question, PATIENCE).await;
         lines.push(line(note, &method, path, &answer.unwrap()));
     }
     // Where etcd breaks off a 500, the body here is whole.
@@ -143,7 +144,8 @@ async fn who_asks_with_its_urls_is_noted_and_their_number_is_bounded() {
         headers.insert(headers::SERVER_FROM, format!("{from:x}").parse().unwrap());
         let path = format!("/raft/stream/message/{from:x}");
         let url = member.url();
-        let call = client.call(Method::GET, &url, &path, headers, Default::default(), PATIENCE);
+        let question = Question::get(&path).with_headers(headers);
+        let call = client.call(&url, question, PATIENCE);
         assert_eq!(call.await.unwrap().to_string(), "404 Not Found: error sender not found");
     };
     member.host.removed.lock().unwrap().insert(8);
@@ -171,11 +173,8 @@ async fn a_stream_for_another_member_is_refused() {
     let mut headers = members[1].transport.shared.request_headers.clone();
     headers.insert(headers::RAFT_TO, HeaderValue::from_static("3"));
     let client = PeerClient::new(Dialler::new(PATIENCE, None));
-    let path = "/raft/stream/message/2";
-    let answer = client
-        .call(Method::GET, &members[0].url(), path, headers, Default::default(), PATIENCE)
-        .await
-        .unwrap();
+    let question = Question::get("/raft/stream/message/2").with_headers(headers);
+    let answer = client.call(&members[0].url(), question, PATIENCE).await.unwrap();
     assert_eq!(answer.to_string(), "412 Precondition Failed: to field mismatch");
     assert!(members[0].is_read_by(2));
 }

@@ -301,9 +301,9 @@ async fn what_finds_no_room_is_dropped_and_reported() {
 
 async fn post(from: &Member, to: &Member, message: &Message) -> Answer {
     let headers: HeaderMap = from.transport.shared.request_headers.clone();
-    let body = raft::codec::encode_message(message).into();
-    let client = &from.transport.shared.client;
-    client.post(&to.url(), "/raft", headers, body, PATIENCE).await.unwrap()
+    let body = raft::codec::encode_message(message);
+    let question = Question::post("/raft", body).with_headers(headers);
+    from.transport.shared.client.call(&to.url(), question, PATIENCE).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,7 +1,10 @@
 //! Members that are nothing but transports, on loopback.
 
 mod answers;
+mod hostile;
 mod messages;
+mod port;
+mod probing;
 mod real;
 mod snapshots;
 
@@ -70,6 +73,7 @@ impl Host for Listening {
 /// A running transport.
 struct Member {
     id: u64,
+    scheme: &'static str,
     address: SocketAddr,
     disk: vfs::sim::SimDisk,
     transport: Arc<Transport>,
@@ -86,6 +90,20 @@ impl Member {
     }
 
     async fn start_at(id: u64, address: SocketAddr, cluster_id: u64) -> Self {
+        let limits = serve::Limits::DEFAULT;
+        Self::start_within(id, address, cluster_id, limits, None, None).await
+    }
+
+    /// Secured if there are both sides of it.
+    async fn start_within(
+        id: u64,
+        address: SocketAddr,
+        cluster_id: u64,
+        limits: serve::Limits,
+        acceptor: Option<tls::Acceptor>,
+        connector: Option<tls::Connector>,
+    ) -> Self {
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (delivered_sender, delivered) = mpsc::unbounded_channel();
@@ -100,24 +118,26 @@ impl Member {
             cluster_id,
             member_id: id,
             server_version: "3.5.30".to_owned(),
-            peer_urls: vec![format!("http://{address}")],
+            peer_urls: vec![format!("{scheme}://{address}")],
         };
         let disk = vfs::sim::SimDisk::new();
-        let options =
-            Options { dialler: Dialler::new(Duration::from_secs(2), None), snap_dir: disk.dir() };
+        let dialler = Dialler::new(Duration::from_secs(2), connector);
+        let options = Options { dialler, snap_dir: disk.dir() };
         let asked: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity, options, asked, Handle::current());
         let (stop, stopping) = watch::channel(false);
-        let serving = tokio::spawn(serve(listener, None, transport.routes(), stopping));
-        Self { id, address, disk, transport, host, delivered, told, stop, serving }
+        let routes = transport.routes();
+        let serving =
+            tokio::spawn(serve::serve_within(limits, listener, acceptor, routes, stopping));
+        Self { id, scheme, address, disk, transport, host, delivered, told, stop, serving }
     }
 
     fn urls(&self) -> Vec<String> {
-        vec![format!("http://{}", self.address)]
+        vec![self.url()]
     }
 
     fn url(&self) -> String {
-        format!("http://{}", self.address)
+        format!("{}://{}", self.scheme, self.address)
     }
 
     fn knows(&self, other: &Self) {

@@ -51,7 +51,7 @@ impl Pair {
         let etcd = Etcd(etcd);
         let client = PeerClient::new(Dialler::new(PATIENCE, None));
         let members = loop {
-            match client.get(&theirs_url, "/members", PATIENCE).await {
+            match client.call(&theirs_url, Question::get("/members"), PATIENCE).await {
                 Ok(members) => break members,
                 Err(_) => sleep(Duration::from_millis(50)).await,
             }
@@ -131,8 +131,8 @@ async fn a_real_member_sends_its_database() {
         for key in 0..40 {
             // In base64, which four digits are.
             let put = format!("{{\"key\":\"{key:04}\",\"value\":\"{}\"}}", "v".repeat(4000));
-            let headers = HeaderMap::new();
-            let put = client.post(&clients_url, "/v3/kv/put", headers, put.into(), PATIENCE).await;
+            let question = Question::post("/v3/kv/put", put);
+            let put = client.call(&clients_url, question, PATIENCE).await;
             assert_eq!(put.unwrap().status, 200);
         }
     });

@@ -1,7 +1,7 @@
 //! Databases on their way from member to member.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use raft::{Snapshot, SnapshotMetadata};
 use vfs::sim::{Fault, FaultKind, SimDisk};
 
@@ -180,10 +180,9 @@ async fn what_is_no_snapshot_is_refused() {
     let post = async |body: &[u8]| {
         let headers: HeaderMap = sender.transport.shared.request_headers.clone();
         let body = Bytes::copy_from_slice(body);
+        let question = Question::post("/raft/snapshot", body).with_headers(headers);
         let client = &sender.transport.shared.client;
-        let (url, path) = (receiver.url(), "/raft/snapshot");
-        let call = client.call(Method::POST, &url, path, headers, body, PATIENCE);
-        call.await.unwrap().to_string()
+        client.call(&receiver.url(), question, PATIENCE).await.unwrap().to_string()
     };
     let mut whole = BytesMut::new();
     codec::encode_sized(&snapshot_message(1, 2, 7), &mut whole);
