@@ -256,7 +256,21 @@ fn measure(arguments: &CompareArguments, row: &Row, program: &Path) -> Result<Fi
         .prefix("bench-data-")
         .tempdir_in(&arguments.folder)
         .context("make a folder")?;
-    let mut options = Options::new(program, &folder.path().join("data"));
+    let measured = measure_in(folder.path(), arguments, row, program);
+    match measured {
+        Ok(figures) => Ok(figures),
+        // The members' logs say more.
+        Err(error) => Err(error.context(format!("kept {}", folder.keep().display()))),
+    }
+}
+
+fn measure_in(
+    folder: &Path,
+    arguments: &CompareArguments,
+    row: &Row,
+    program: &Path,
+) -> Result<Figures> {
+    let mut options = Options::new(program, &folder.join("data"));
     options.flags.clone_from(&arguments.flags);
     // The load is more than the default quota of 2 GiB allows, in no row; a slow disk needs patience.
     options.start_timeout = Duration::from_secs(120);

@@ -12,6 +12,8 @@ use axum::http::StatusCode;
 use machine::Version;
 use machine::bootstrap::Founding;
 
+use tokio::task::JoinSet;
+
 use crate::config::{ClusterState, Config, Url};
 use crate::peer::{Answer, Dialler, PeerClient, Question, answers};
 use crate::peer_port::MemberRow;
@@ -89,7 +91,7 @@ pub(crate) async fn survey(
     let client = PeerClient::new(dialler.clone());
     match config.initial_cluster_state {
         ClusterState::New if config.initial_cluster.len() > 1 => {
-            refuse_second_beginning(config, &client).await?;
+            refuse_second_beginning(config, dialler).await?;
             Ok(None)
         }
         ClusterState::New => Ok(None),
@@ -138,16 +140,21 @@ async fn members_of(
     }
 }
 
-async fn refuse_second_beginning(config: &Config, client: &PeerClient) -> Result<(), JoinError> {
+async fn refuse_second_beginning(config: &Config, dialler: &Dialler) -> Result<(), JoinError> {
     let members = config.initial_cluster.iter().map(|(name, urls)| {
         (name.clone(), urls.iter().map(ToString::to_string).collect::<Vec<_>>())
     });
     let founding = Founding::new(members, &config.initial_cluster_token);
     let Some(own) = founding.member(&config.name).map(|member| member.id) else { return Ok(()) };
+    // All at once: those that are being started at the same time listen, and do not answer yet.
+    let mut asked = JoinSet::new();
     for url in other_urls(config) {
-        let Some((_, rows)) = members_of(client, url, config.peer_dial_limit()).await else {
-            continue;
-        };
+        let (client, limit) = (PeerClient::new(dialler.clone()), config.peer_dial_limit());
+        let url = url.clone();
+        asked.spawn(async move { members_of(&client, &url, limit).await });
+    }
+    while let Some(answered) = asked.join_next().await {
+        let Ok(Some((_, rows))) = answered else { continue };
         if rows.iter().any(|row| row.id == own && !row.client_urls.is_empty()) {
             return Err(JoinError::AlreadyBootstrapped { id: own });
         }

@@ -12,6 +12,10 @@ use raft::{Body, Message};
 
 use super::codec::estimated_bytes;
 
+/// Forwarded proposals find room up to so many messages, however short the queue is: raft does not send them again, and who waits for
+/// one that is lost learns of it by his timeout. Before the first stream to a new leader stands, they all go by POST.
+const PROPOSALS_MAX: usize = 4096;
+
 /// A bounded queue with two lanes.
 #[derive(Debug)]
 pub(crate) struct Queue {
@@ -52,10 +56,12 @@ impl Queue {
         if state.is_closed {
             return Err(Refused::Closed);
         }
-        if state.urgent.len() + state.bulk.len() >= self.capacity {
+        let is_proposal = matches!(message.body, Body::Propose { .. });
+        let capacity = if is_proposal { self.capacity.max(PROPOSALS_MAX) } else { self.capacity };
+        if state.urgent.len() + state.bulk.len() >= capacity {
             return Err(Refused::Full);
         }
-        let is_bulk = matches!(message.body, Body::Append { .. } | Body::Propose { .. });
+        let is_bulk = is_proposal || matches!(message.body, Body::Append { .. });
         let lane = if is_bulk { &mut state.bulk } else { &mut state.urgent };
         lane.push_back(message);
         let waiting = std::mem::take(&mut state.waiting);
@@ -117,5 +123,30 @@ impl Queue {
 fn wake_all(waiting: Vec<Waker>) {
     for waker in waiting {
         waker.wake();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use raft::{Entry, NodeId, Term};
+
+    use super::*;
+
+    fn message(body: Body) -> Message {
+        Message { to: NodeId(2), from: NodeId(1), term: Term::ZERO, body }
+    }
+
+    #[test]
+    fn proposals_find_room_where_others_do_not() {
+        let queue = Queue::new(2);
+        let heartbeat = || message(Body::HeartbeatResponse { context: Bytes::new() });
+        let proposal = || message(Body::Propose { entries: vec![Entry::default()] });
+        assert_eq!([queue.push(heartbeat()), queue.push(heartbeat())], [Ok(()), Ok(())]);
+        assert_eq!(queue.push(heartbeat()), Err(Refused::Full));
+        for _ in 2..PROPOSALS_MAX {
+            assert_eq!(queue.push(proposal()), Ok(()));
+        }
+        assert_eq!(queue.push(proposal()), Err(Refused::Full));
     }
 }
