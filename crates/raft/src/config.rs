@@ -34,7 +34,7 @@ pub enum CompatMode {
     ///   for it, so that they do not split the votes;
     /// - a heartbeat that shows that this member's log lost data stops the member from taking part instead of crashing it;
     /// - what is proposed between two calls of [`Core::ready`](crate::Core::ready) goes out in one append to each follower,
-    ///   reads share one round of heartbeats, and acknowledgements that a newer one covers are not sent.
+    ///   reads share one round of heartbeats, of which one is under way at a time, and acknowledgements that a newer one covers are not sent.
     #[default]
     Hardened,
     /// etcd-io/raft v3.7 to the letter, as far as its test files can see. For those tests only.

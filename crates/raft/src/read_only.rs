@@ -47,11 +47,13 @@ pub(crate) struct ReadOnly {
     waiting: VecDeque<(ReadRequest, LogIndex)>,
     /// How many requests were answered and removed from `waiting`.
     confirmed: u64,
+    /// The count that the last heartbeats carried.
+    asked: u64,
 }
 
 impl ReadOnly {
     pub(crate) fn new(mode: ReadMode) -> Self {
-        Self { mode, acks: BTreeMap::new(), waiting: VecDeque::new(), confirmed: 0 }
+        Self { mode, acks: BTreeMap::new(), waiting: VecDeque::new(), confirmed: 0, asked: 0 }
     }
 
     /// Forgets everything, for a new term.
@@ -59,6 +61,7 @@ impl ReadOnly {
         self.acks.clear();
         self.waiting.clear();
         self.confirmed = 0;
+        self.asked = 0;
     }
 
     pub(crate) fn is_full(&self) -> bool {
@@ -75,13 +78,19 @@ impl ReadOnly {
         self.confirmed + self.waiting.len() as u64
     }
 
-    /// Returns the context for heartbeats: the count, or nothing while nobody waits.
-    pub(crate) fn heartbeat_context(&self) -> Bytes {
+    /// Returns the context for heartbeats that are about to be sent: the count, or nothing while nobody waits.
+    pub(crate) fn heartbeat_context(&mut self) -> Bytes {
         if self.waiting.is_empty() {
-            Bytes::new()
-        } else {
-            Bytes::copy_from_slice(&self.issued().to_le_bytes())
+            return Bytes::new();
         }
+        self.asked = self.issued();
+        Bytes::copy_from_slice(&self.asked.to_le_bytes())
+    }
+
+    /// Whether somebody waits, and no heartbeats are under way whose echo will say something new. What is lost of those is
+    /// made good by the regular ones.
+    pub(crate) fn wants_round(&self) -> bool {
+        !self.waiting.is_empty() && self.asked <= self.confirmed
     }
 
     /// Notes that a member echoed `count`, or that the leader itself vouches for it.
@@ -144,5 +153,25 @@ mod tests {
         assert!(reads.heartbeat_context().is_empty());
         reads.add(LogIndex(7), request("c"));
         assert_eq!(&reads.heartbeat_context()[..], 3u64.to_le_bytes());
+    }
+
+    #[test]
+    fn one_round_is_under_way_at_a_time() {
+        let mut reads = ReadOnly::new(ReadMode::Safe);
+        let voters = voters(&[1, 2, 3]);
+        assert!(!reads.wants_round());
+        reads.add(LogIndex(5), request("a"));
+        assert!(reads.wants_round());
+        let _ = reads.heartbeat_context();
+        reads.add(LogIndex(5), request("b"));
+        assert!(!reads.wants_round(), "the echo is awaited");
+        reads.acknowledge(NodeId(1), 2);
+        reads.acknowledge(NodeId(2), 1);
+        assert_eq!(confirmed(&mut reads, &voters), ["a"]);
+        assert!(reads.wants_round(), "for the second");
+        let _ = reads.heartbeat_context();
+        reads.acknowledge(NodeId(3), 2);
+        assert_eq!(confirmed(&mut reads, &voters), ["b"]);
+        assert!(!reads.wants_round());
     }
 }

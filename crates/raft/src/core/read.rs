@@ -77,8 +77,15 @@ impl<S: Storage> Core<S> {
             if self.config.compat == CompatMode::Upstream {
                 self.broadcast_heartbeat();
             } else {
-                self.unsent.heartbeat = true;
+                self.ask_for_reads();
             }
+        }
+    }
+
+    /// Asks the quorum, unless it is being asked: those who come meanwhile share the next round.
+    fn ask_for_reads(&mut self) {
+        if self.config.compat == CompatMode::Hardened && self.reads.wants_round() {
+            self.unsent.heartbeat = true;
         }
     }
 
@@ -109,6 +116,7 @@ impl<S: Storage> Core<S> {
         for (request, index) in self.reads.advance(&self.tracker.config.voters) {
             self.answer_read(request, index);
         }
+        self.ask_for_reads();
     }
 
     fn answer_read(&mut self, request: ReadRequest, index: LogIndex) {
