@@ -12,6 +12,16 @@ pub(crate) fn seed() -> u64 {
     seed
 }
 
+/// Whether tests with whole clusters are left to whoever runs `testkit cluster` himself, at full counts (`RETCD_CLUSTERS=apart`).
+#[allow(dead_code, reason = "not every test has clusters")]
+pub(crate) fn has_clusters_apart() -> bool {
+    let is_apart = std::env::var("RETCD_CLUSTERS").as_deref() == Ok("apart");
+    if is_apart {
+        eprintln!("RETCD_CLUSTERS=apart: left to `testkit cluster`");
+    }
+    is_apart
+}
+
 /// A runtime of one thread: the servers need the cores.
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
