@@ -51,9 +51,6 @@ impl Secured {
     pub(crate) fn of(config: &Config) -> Result<Self, StartError> {
         let clients = complete(config, Side::Clients)?;
         let peers = complete(config, Side::Peers)?;
-        let secured = |side, urls: &[Url], settings: &Settings, protocols| {
-            acceptor(side, urls, settings, protocols)
-        };
         let dials_securely = peers.has_pair()
             || peers.trusted_ca.is_some()
             || config.initial_cluster.iter().flat_map(|(_, urls)| urls).any(Url::is_secure);
@@ -62,13 +59,13 @@ impl Secured {
             false => None,
         };
         Ok(Self {
-            clients: secured(
+            clients: acceptor(
                 Side::Clients,
                 &config.listen_client_urls,
                 &clients,
                 CLIENT_PROTOCOLS,
             )?,
-            peers: secured(Side::Peers, &config.listen_peer_urls, &peers, PEER_PROTOCOLS)?,
+            peers: acceptor(Side::Peers, &config.listen_peer_urls, &peers, PEER_PROTOCOLS)?,
             dialler: Dialler::new(config.peer_dial_limit(), connector),
         })
     }

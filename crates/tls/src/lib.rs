@@ -38,7 +38,7 @@ use rustls::crypto::CryptoProvider;
 
 pub use acceptor::Acceptor;
 pub use ciphers::{Ciphers, Version, Versions};
-pub use connector::{Connector, ServerName};
+pub use connector::Connector;
 pub use generated::{Generated, generate};
 pub use settings::{Names, Pair, Settings};
 pub use stream::Stream;
