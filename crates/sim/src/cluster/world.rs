@@ -1,6 +1,6 @@
 //! The loop: what happens next, what an operator and clients do, and how a run ends.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use raft::{ConfChangeKind, ConfState, Role, Transition};
 
@@ -28,7 +28,7 @@ const WATCH_US: u64 = 200_000;
 /// Between two proposals that try whether a node is of use again.
 const PROBE_US: u64 = 2_000_000;
 
-/// Removed nodes end for good this long after all was healed, in which time the others have learned of the removal.
+/// Removed nodes end for good this long after all was healed, if the others have learned of the removal by then.
 const RETIRE_US: u64 = 15_000_000;
 
 /// A group, from its founding to its recovery.
@@ -509,10 +509,15 @@ impl World {
             }
             return broken("liveness", self.describe(&conf));
         }
+        let counted = self.counted_by_members(&conf);
         let ids: Vec<u64> = self.nodes.keys().copied().collect();
         for id in ids {
             let Some(node) = self.nodes.get_mut(&id) else { continue };
-            if now - healed_us > RETIRE_US && !names(&conf, id) && node.state != State::Retired {
+            if now - healed_us > RETIRE_US
+                && !names(&conf, id)
+                && !counted.contains(&id)
+                && node.state != State::Retired
+            {
                 node.crash(&mut self.env);
                 node.state = State::Retired;
             }
@@ -523,6 +528,17 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// Voters in the eyes of a member of `conf` that may not know `conf` yet. Their removal is not over: that member needs
+    /// their votes until it has learned of it, so nobody takes them away for good before.
+    fn counted_by_members(&self, conf: &ConfState) -> BTreeSet<u64> {
+        let members = self.nodes.values().filter(|node| names(conf, node.id));
+        let known = members.filter_map(|node| node.live.as_ref()).map(|live| &live.conf);
+        known
+            .flat_map(|conf| conf.voters.iter().chain(&conf.voters_outgoing))
+            .map(|id| id.0)
+            .collect()
     }
 
     /// Ends all faults. Removed nodes come back too: a group that just removed one may need it to learn of that.
