@@ -109,7 +109,7 @@ const LAYERS: &[Layer] = &[
         kind: Kind::Pure,
     },
     // `testkit` starts the programs that are compared.
-    Layer { name: "bench", uses: &["client", "rpc", "proto", "testkit"], kind: Kind::Shell },
+    Layer { name: "bench", uses: &["client", "rpc", "proto", "testkit", "tls"], kind: Kind::Shell },
     // Runs programs and speaks to them from outside; knows no part of the server.
     Layer { name: "testkit", uses: &["client", "rpc", "proto"], kind: Kind::Shell },
     Layer { name: "xtask", uses: &[], kind: Kind::Shell },

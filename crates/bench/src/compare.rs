@@ -15,9 +15,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde::Serialize;
-use testkit::member::{Member, Options, start_cluster};
+use testkit::member::{Member, Options, Scheme, start_cluster};
 use testkit::programs;
 
+use crate::access::{self, Access};
+use crate::grpc::Connection;
 use crate::load::Plan;
 use crate::process::Processes;
 use crate::report::Outcome;
@@ -82,6 +84,18 @@ enum Work {
 struct Row {
     name: String,
     work: Work,
+    setting: Setting,
+}
+
+/// What the server asks of its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Setting {
+    /// Nothing.
+    Plain,
+    /// TLS.
+    Tls,
+    /// A user.
+    Auth,
 }
 
 /// Figures of one row on one program in one round.
@@ -214,7 +228,8 @@ fn rows() -> Vec<Row> {
     };
     let mut rows = Vec::new();
     let mut add = |name: &str, workload, shape: Shape| {
-        rows.push(Row { name: name.to_owned(), work: Work::Timed(workload, Box::new(shape)) });
+        let work = Work::Timed(workload, Box::new(shape));
+        rows.push(Row { name: name.to_owned(), work, setting: Setting::Plain });
     };
     for val_size in [256, 4096] {
         for (clients, conns) in [(1, 1), (64, 8), (1000, 32)] {
@@ -247,7 +262,18 @@ fn rows() -> Vec<Row> {
     add("lease-keepalive-64", Workload::LeaseKeepalive, base.clone());
     add("watch-fan-out-1000", Workload::WatchFanOut, Shape { clients: 1, ..base.clone() });
     add("watch-many-1000", Workload::WatchMany, base.clone());
-    rows.push(Row { name: "restart-and-memory".to_owned(), work: Work::Restart });
+    add("gateway-put-64", Workload::GatewayPut, base.clone());
+    add("gateway-get-64", Workload::GatewayGet, Shape { key_space: 10_000, ..base.clone() });
+    for (setting, suffix) in [(Setting::Tls, "tls"), (Setting::Auth, "auth")] {
+        for (name, workload, key_space) in
+            [("put", Workload::Put, 100_000), ("get-linearizable", Workload::Range, 10_000)]
+        {
+            let work = Work::Timed(workload, Box::new(Shape { key_space, ..base.clone() }));
+            rows.push(Row { name: format!("{name}-64-{suffix}"), work, setting });
+        }
+    }
+    let work = Work::Restart;
+    rows.push(Row { name: "restart-and-memory".to_owned(), work, setting: Setting::Plain });
     rows
 }
 
@@ -278,8 +304,16 @@ fn measure_in(
         Work::Timed(workload, shape) => {
             // What an earlier run left dirty is not to be paid for by this one.
             rustix::fs::sync();
+            if row.setting == Setting::Tls {
+                secure(&mut options, folder)?;
+            }
             let members = start_cluster(&options, arguments.members)?;
             let addresses: Vec<String> = members.iter().map(Member::endpoint).collect();
+            let mut access = Access { tls: row.setting == Setting::Tls, user: None };
+            if row.setting == Setting::Auth {
+                ask_for_users(addresses.first().context("a cluster has members")?)?;
+                access.user = Some(access::USER.to_owned());
+            }
             let pids: Vec<u32> = members.iter().map(Member::pid).collect();
             let plan = Plan {
                 clients: shape.clients,
@@ -289,7 +323,7 @@ fn measure_in(
                 total: None,
                 has_progress: false,
             };
-            let outcome = in_runtime(*workload, shape, &plan, &addresses, &pids)?;
+            let outcome = in_runtime(*workload, shape, &access, &plan, &addresses, &pids)?;
             check_errors(&outcome)?;
             for member in members {
                 member.kill()?;
@@ -298,6 +332,24 @@ fn measure_in(
         }
         Work::Restart => restart(arguments, &options),
     }
+}
+
+/// Clients have to use TLS, with a certificate made for the run.
+fn secure(options: &mut Options, folder: &Path) -> Result<()> {
+    let made = tls::generate(&folder.join("certificate"), &["127.0.0.1".to_owned()], 1)
+        .context("make a certificate")?;
+    options.client_scheme = Scheme::Https;
+    options.flags.push(format!("--cert-file={}", made.pair.certificate.display()));
+    options.flags.push(format!("--key-file={}", made.pair.key.display()));
+    Ok(())
+}
+
+/// Turns authentication on.
+fn ask_for_users(address: &str) -> Result<()> {
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&crate::runtime()?, async {
+        access::enable(&Connection::open(address, &Access::default()).await?).await
+    })
 }
 
 fn check_errors(outcome: &Outcome) -> Result<()> {
@@ -352,7 +404,14 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
         has_progress: false,
     };
     let member = Member::start(options)?;
-    let outcome = in_runtime(Workload::Fill, &shape, &plan, &[member.endpoint()], &[member.pid()])?;
+    let outcome = in_runtime(
+        Workload::Fill,
+        &shape,
+        &Access::default(),
+        &plan,
+        &[member.endpoint()],
+        &[member.pid()],
+    )?;
     check_errors(&outcome)?;
     let loaded = Processes::new(&[member.pid()]).sample()?;
     member.stop()?;

@@ -9,7 +9,10 @@ use h2::client::SendRequest;
 use h2::{RecvStream, SendStream};
 use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
 use prost::Message;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+
+use crate::access::Access;
 
 /// A message is preceded by a flag byte (compressed or not) and its length in four bytes.
 const PREFIX_BYTES: usize = 5;
@@ -57,11 +60,27 @@ pub(crate) struct Connection {
 
 impl Connection {
     /// Connects to `host:port`. Must be called inside a `LocalSet`: the connection is driven by a local task.
-    pub(crate) async fn open(address: &str) -> anyhow::Result<Self> {
+    pub(crate) async fn open(address: &str, access: &Access) -> anyhow::Result<Self> {
         use anyhow::Context;
         let socket =
             TcpStream::connect(address).await.with_context(|| format!("connect to {address}"))?;
         socket.set_nodelay(true).context("set TCP_NODELAY")?;
+        if !access.tls {
+            return Self::over(socket, address).await;
+        }
+        // Which key the server has is not what is measured.
+        let settings = tls::Settings { skip_server_check: true, ..tls::Settings::default() };
+        let connector = tls::Connector::new(&settings, &["h2"]).context("set up TLS")?;
+        let (host, _) = address.rsplit_once(':').unwrap_or((address, ""));
+        let stream = connector.connect(socket, host).await.context("TLS handshake")?;
+        Self::over(stream, address).await
+    }
+
+    async fn over(
+        socket: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        address: &str,
+    ) -> anyhow::Result<Self> {
+        use anyhow::Context;
         let (sender, connection) = h2::client::Builder::new()
             .initial_window_size(STREAM_WINDOW_BYTES)
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
@@ -78,6 +97,12 @@ impl Connection {
         headers.insert("content-type", HeaderValue::from_static("application/grpc"));
         headers.insert("te", HeaderValue::from_static("trailers"));
         Ok(Self { sender, authority: address.to_owned(), headers })
+    }
+
+    /// Every call carries the token from now on.
+    pub(crate) fn set_token(&mut self, token: &str) -> anyhow::Result<()> {
+        self.headers.insert("token", HeaderValue::from_str(token)?);
+        Ok(())
     }
 
     /// Prepares a method's address.

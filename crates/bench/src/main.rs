@@ -8,13 +8,16 @@
 //!
 //! - [`load`]: closed and open loop, warm-up, what counts;
 //! - [`workload`]: what an operation is;
-//! - [`grpc`]: calls, by hand, because the generator shares the machine with the server;
+//! - [`access`]: TLS and users;
+//! - [`grpc`], [`gateway`]: calls, by hand, because the generator shares the machine with the server;
 //! - [`process`]: CPU, memory and disk writes of the server, from `/proc`;
 //! - [`compare`]: the rows by which the project's claims of speed are made.
 //!
 //! One thread, so that a machine of two cores has one to itself for the server.
 
+mod access;
 mod compare;
+mod gateway;
 mod grpc;
 mod load;
 mod process;
@@ -28,6 +31,7 @@ use anyhow::{Context, Result, bail};
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 
+use crate::access::Access;
 use crate::compare::CompareArguments;
 use crate::load::Plan;
 use crate::process::Processes;
@@ -62,6 +66,10 @@ enum Command {
     WatchMany(RunArguments),
     /// Puts of `--key-space` different keys.
     Fill(RunArguments),
+    /// Puts through the JSON gateway.
+    GatewayPut(RunArguments),
+    /// Gets through the JSON gateway.
+    GatewayGet(RunArguments),
     /// The same workloads on two servers in turn.
     Compare(CompareArguments),
 }
@@ -91,6 +99,8 @@ struct RunArguments {
     json: bool,
     #[command(flatten)]
     shape: Shape,
+    #[command(flatten)]
+    access: Access,
 }
 
 fn main() -> ExitCode {
@@ -114,6 +124,8 @@ fn run(command: Command) -> Result<()> {
         Command::WatchFanOut(arguments) => (Workload::WatchFanOut, arguments),
         Command::WatchMany(arguments) => (Workload::WatchMany, arguments),
         Command::Fill(arguments) => (Workload::Fill, arguments),
+        Command::GatewayPut(arguments) => (Workload::GatewayPut, arguments),
+        Command::GatewayGet(arguments) => (Workload::GatewayGet, arguments),
         Command::Compare(arguments) => return compare::compare(&arguments),
     };
     // A run with a fixed number of operations ends with them, however long they take.
@@ -130,8 +142,14 @@ fn run(command: Command) -> Result<()> {
         total: arguments.total,
         has_progress: true,
     };
-    let outcome =
-        in_runtime(workload, &arguments.shape, &plan, &arguments.endpoint, &arguments.pid)?;
+    let outcome = in_runtime(
+        workload,
+        &arguments.shape,
+        &arguments.access,
+        &plan,
+        &arguments.endpoint,
+        &arguments.pid,
+    )?;
     if arguments.json {
         report::print_line(&serde_json::to_string_pretty(&outcome).context("encode the result")?);
     } else {
@@ -144,6 +162,7 @@ fn run(command: Command) -> Result<()> {
 fn in_runtime(
     workload: Workload,
     shape: &Shape,
+    access: &Access,
     plan: &Plan,
     addresses: &[String],
     pids: &[u32],
@@ -151,8 +170,10 @@ fn in_runtime(
     let server = (!pids.is_empty()).then(|| Processes::new(pids));
     let runtime = runtime()?;
     let local = tokio::task::LocalSet::new();
-    let measured = local
-        .block_on(&runtime, workload::run(workload, shape, plan, addresses, server.as_ref()))?;
+    let measured = local.block_on(
+        &runtime,
+        workload::run(workload, shape, access, plan, addresses, server.as_ref()),
+    )?;
     let name = clap::ValueEnum::to_possible_value(&workload);
     let name = name.map(|value| value.get_name().to_owned()).unwrap_or_default();
     Ok(Outcome::new(&name, plan.clients, &measured))
@@ -170,7 +191,7 @@ fn wait_for_answer(address: &str, limit: Duration) -> Result<()> {
         };
         let request = grpc::frame(&request);
         while Instant::now() < deadline {
-            if let Ok(connection) = grpc::Connection::open(address).await {
+            if let Ok(connection) = grpc::Connection::open(address, &Access::default()).await {
                 let target = connection.method("/etcdserverpb.KV/Range");
                 let answer = connection.unary(&target, request.clone());
                 if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(10), answer).await {

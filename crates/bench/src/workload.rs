@@ -14,6 +14,8 @@ use proto::etcdserverpb::request_op::Request as Op;
 use testkit::random::Random;
 use tokio::sync::Notify;
 
+use crate::access::Access;
+use crate::gateway::{Gateway, base64};
 use crate::grpc::{Connection, Incoming, Outgoing, Target, frame};
 use crate::load::{Measured, Meter, Plan, Recording, drive};
 use crate::process::Processes;
@@ -52,6 +54,10 @@ pub(crate) enum Workload {
     WatchMany,
     /// Puts of a number of different keys, as fast as possible.
     Fill,
+    /// Puts through the JSON gateway, each caller with a connection of its own.
+    GatewayPut,
+    /// Gets of one key through it.
+    GatewayGet,
 }
 
 /// The sizes of a workload.
@@ -102,6 +108,7 @@ pub(crate) struct Shape {
 pub(crate) async fn run(
     workload: Workload,
     shape: &Shape,
+    access: &Access,
     plan: &Plan,
     addresses: &[String],
     server: Option<&Processes>,
@@ -110,7 +117,7 @@ pub(crate) async fn run(
         shape.conns > 0 && shape.clients > 0 && shape.key_space > 0,
         "conns, clients and key-space start at 1"
     );
-    let bench = Rc::new(Bench::open(shape, addresses).await?);
+    let bench = Rc::new(Bench::open(shape, access, addresses).await?);
     match workload {
         Workload::Put => put(bench, plan, server).await,
         Workload::TxnPut => txn_put(bench, plan, server).await,
@@ -124,6 +131,8 @@ pub(crate) async fn run(
             watch(bench, plan, server, keys).await
         }
         Workload::Fill => fill(bench, plan, server).await,
+        Workload::GatewayPut => gateway(bench, plan, server, addresses, false).await,
+        Workload::GatewayGet => gateway(bench, plan, server, addresses, true).await,
     }
 }
 
@@ -137,10 +146,18 @@ struct Bench {
 }
 
 impl Bench {
-    async fn open(shape: &Shape, addresses: &[String]) -> Result<Self> {
+    async fn open(shape: &Shape, access: &Access, addresses: &[String]) -> Result<Self> {
         let mut connections = Vec::new();
+        let mut token = None;
         for address in addresses.iter().cycle().take(shape.conns) {
-            connections.push(Connection::open(address).await?);
+            let mut connection = Connection::open(address, access).await?;
+            if connections.is_empty() {
+                token = access.token(&connection).await?;
+            }
+            if let Some(token) = &token {
+                connection.set_token(token)?;
+            }
+            connections.push(connection);
         }
         ensure!(!connections.is_empty(), "there is no server to speak to");
         let mut random = Random::new(shape.seed);
@@ -270,6 +287,44 @@ async fn range(
             };
             let answer = bench.connection(caller).unary(&range, frame(&request)).await?;
             ensure!(answer.len() >= bytes_min, "an answer of {} bytes lacks keys", answer.len());
+            Ok(())
+        }
+    })
+    .await
+}
+
+async fn gateway(
+    bench: Rc<Bench>,
+    plan: &Plan,
+    server: Option<&Processes>,
+    addresses: &[String],
+    is_reading: bool,
+) -> Result<Measured> {
+    if is_reading {
+        bench.prefill(bench.shape.key_space).await?;
+    }
+    let mut gateways = Vec::new();
+    for address in addresses.iter().cycle().take(plan.clients) {
+        // A caller has one request at a time, so the cell is never borrowed twice.
+        gateways.push(Rc::new(RefCell::new(Some(Gateway::open(address).await?))));
+    }
+    let gateways = Rc::new(gateways);
+    let value: Rc<str> = base64(&bench.value).into();
+    drive(plan, server, Recording::PerCall, move |caller, _| {
+        let (bench, value, gateway) =
+            (Rc::clone(&bench), Rc::clone(&value), Rc::clone(&gateways[caller]));
+        async move {
+            let mut own = gateway.borrow_mut().take().context("the connection broke before")?;
+            let key = base64(&bench.key(bench.next_index()));
+            if is_reading {
+                let body = format!(r#"{{"key":"{key}"}}"#);
+                let answer = own.post("/v3/kv/range", body).await?;
+                ensure!(answer.len() > bench.shape.val_size, "an answer lacks its value");
+            } else {
+                let body = format!(r#"{{"key":"{key}","value":"{value}"}}"#);
+                own.post("/v3/kv/put", body).await?;
+            }
+            *gateway.borrow_mut() = Some(own);
             Ok(())
         }
     })

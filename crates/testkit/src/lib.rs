@@ -8,6 +8,7 @@
 //! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
 //! - [`crash`] kills a member under load, again and again, and checks that nothing acknowledged is lost;
 //! - [`fixtures`] serves directories that real etcd wrote;
+//! - [`conformance`] runs etcd's own tests, built by whoever has them;
 //! - [`state`] reads all that a server shows.
 //!
 //! Every run is also a subcommand of the program `testkit`, for longer runs than a test has time for; `docs/testing.md`
@@ -16,6 +17,7 @@
 pub mod api;
 pub mod cli;
 pub mod cluster;
+pub mod conformance;
 pub mod crash;
 pub mod differential;
 pub mod embed;

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a command line program reports on standard output")]
 
 mod cluster_command;
+mod conformance_command;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -54,6 +55,8 @@ enum Command {
     Crash(CrashArguments),
     /// Runs clusters of real processes: mixed programs, faults, checked load.
     Cluster(cluster_command::Arguments),
+    /// Runs etcd's own tests, as somebody has built them, against the subject, and prints the table.
+    Conformance(conformance_command::Arguments),
 }
 
 #[derive(Debug, clap::Args)]
@@ -245,6 +248,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         }
         Command::Crash(arguments) => arguments.run(&subject()?)?,
         Command::Cluster(arguments) => cluster_command::run(arguments, &runtime()?)?,
+        Command::Conformance(arguments) => conformance_command::run(arguments, &subject()?)?,
         Command::Cli { filter, clients, show } => {
             let (real, subject) = (reference()?, subject()?);
             let scripts = cli::scripts(filter)?;

@@ -15,6 +15,25 @@ use crate::process::{self, Process, bound_command};
 /// Starts that may fail because another process took a port between our asking the kernel and the server's bind.
 const PORT_ATTEMPTS: usize = 5;
 
+/// What clients speak to a member.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scheme {
+    /// Plain HTTP.
+    #[default]
+    Http,
+    /// TLS; the flags name certificate and key.
+    Https,
+}
+
+impl Scheme {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+        }
+    }
+}
+
 /// How a member is to be started.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -24,6 +43,8 @@ pub struct Options {
     pub name: String,
     /// `--data-dir`. The log goes beside it, with `.log` added.
     pub data_dir: PathBuf,
+    /// What the client listener speaks.
+    pub client_scheme: Scheme,
     /// More flags, given last.
     pub flags: Vec<String>,
     /// How long a start may take.
@@ -37,6 +58,7 @@ impl Options {
             program: program.to_owned(),
             name: "m1".to_owned(),
             data_dir: data_dir.to_owned(),
+            client_scheme: Scheme::Http,
             flags: Vec::new(),
             start_timeout: Duration::from_secs(60),
         }
@@ -95,11 +117,12 @@ impl Member {
         cluster: &str,
     ) -> Result<Self> {
         let mut command = bound_command(&options.program);
+        let scheme = options.client_scheme.name();
         command
             .arg(format!("--name={}", options.name))
             .arg(format!("--data-dir={}", options.data_dir.display()))
-            .arg(format!("--listen-client-urls=http://127.0.0.1:{client_port}"))
-            .arg("--advertise-client-urls=http://127.0.0.1:2379")
+            .arg(format!("--listen-client-urls={scheme}://127.0.0.1:{client_port}"))
+            .arg(format!("--advertise-client-urls={scheme}://127.0.0.1:2379"))
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"))
             .arg(format!("--initial-advertise-peer-urls={advertised_peer}"))
             .arg(format!("--initial-cluster={cluster}"))
@@ -121,7 +144,7 @@ impl Member {
 
     /// The URL for clients.
     pub fn url(&self) -> String {
-        format!("http://{}", self.endpoint())
+        format!("{}://{}", self.options.client_scheme.name(), self.endpoint())
     }
 
     /// The process id.
