@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
+use crate::fresh::Fresh;
 use crate::pair::Current;
 use crate::verify::Clients;
 use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, origin, provider_with, wording};
@@ -16,8 +17,10 @@ use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, origin, provider_with, wor
 /// Accepts connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Acceptor {
-    acceptor: TlsAcceptor,
-    checks_origin: bool,
+    settings: Arc<Settings>,
+    protocols: Arc<[Vec<u8>]>,
+    /// With the authorities as their file has them.
+    config: Arc<Fresh<Arc<ServerConfig>>>,
 }
 
 impl std::fmt::Debug for Acceptor {
@@ -32,27 +35,16 @@ impl Acceptor {
     /// # Errors
     /// A file is missing or holds something else, or there is no certificate to show.
     pub fn new(settings: &Settings, protocols: &[&str]) -> Result<Self, Error> {
-        let pair = settings.pair.clone().ok_or(Error::NoPair)?;
         // What is shown to others must be readable too: better now than at the first dial.
         if let Some(pair) = &settings.client_pair {
             Current::new(pair.clone())?;
         }
-        let provider = provider_with(&settings.ciphers);
-        let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&settings.versions.list())?;
-        let config = match settings.asks_for_certificates() {
-            true => config.with_client_cert_verifier(Arc::new(Clients::new(settings, provider)?)),
-            false => config.with_no_client_auth(),
-        };
-        let mut config = config.with_cert_resolver(Arc::new(Current::new(pair)?));
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        // A resumed session would go past what has been revoked or replaced since. Connections are long here.
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 0;
-        Ok(Self {
-            acceptor: TlsAcceptor::from(Arc::new(config)),
-            checks_origin: settings.check_origin,
-        })
+        let settings = Arc::new(settings.clone());
+        let protocols: Arc<[Vec<u8>]> =
+            protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let files = settings.trusted_ca.iter().cloned().collect();
+        let config = Fresh::new(files, || config(&settings, &protocols))?;
+        Ok(Self { settings, protocols, config: Arc::new(config) })
     }
 
     /// Shakes hands.
@@ -69,12 +61,31 @@ impl Acceptor {
         // The state of a handshake is some KiB, which a connection that says nothing does not get.
         socket.readable().await?;
         let address = socket.peer_addr()?.ip();
-        let stream = self.acceptor.accept(socket).await.map_err(wording::as_go)?;
-        if self.checks_origin
+        let config = self.config.get_or_last(|| config(&self.settings, &self.protocols));
+        let stream = TlsAcceptor::from(config).accept(socket).await.map_err(wording::as_go)?;
+        if self.settings.check_origin
             && let Some([leaf, ..]) = stream.get_ref().1.peer_certificates()
         {
             origin::check(leaf, address).await?;
         }
         Ok(Stream::Accepted(Box::new(stream)))
     }
+}
+
+/// What the library needs to know of the settings.
+fn config(settings: &Settings, protocols: &[Vec<u8>]) -> Result<Arc<ServerConfig>, Error> {
+    let pair = settings.pair.clone().ok_or(Error::NoPair)?;
+    let provider = provider_with(&settings.ciphers);
+    let config = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&settings.versions.list())?;
+    let config = match settings.asks_for_certificates() {
+        true => config.with_client_cert_verifier(Arc::new(Clients::new(settings, provider)?)),
+        false => config.with_no_client_auth(),
+    };
+    let mut config = config.with_cert_resolver(Arc::new(Current::new(pair)?));
+    config.alpn_protocols = protocols.to_vec();
+    // A resumed session would go past what has been revoked or replaced since. Connections are long here.
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 0;
+    Ok(Arc::new(config))
 }

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
+use crate::fresh::Fresh;
 use crate::pair::Current;
 use crate::verify::Servers;
 use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, provider_with, wording};
@@ -17,7 +18,10 @@ use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, provider_with, wording};
 /// Secures dialled connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
 pub struct Connector {
-    connector: TlsConnector,
+    settings: Arc<Settings>,
+    protocols: Arc<[Vec<u8>]>,
+    /// With the authorities as their file has them.
+    config: Arc<Fresh<Arc<ClientConfig>>>,
 }
 
 impl std::fmt::Debug for Connector {
@@ -32,18 +36,12 @@ impl Connector {
     /// # Errors
     /// A file is missing or holds something else.
     pub fn new(settings: &Settings, protocols: &[&str]) -> Result<Self, Error> {
-        let provider = provider_with(&settings.ciphers);
-        let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&settings.versions.list())?
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Servers::new(settings, provider)?));
-        let mut config = match settings.client_pair.as_ref().or(settings.pair.as_ref()) {
-            Some(pair) => config.with_client_cert_resolver(Arc::new(Current::new(pair.clone())?)),
-            None => config.with_no_client_auth(),
-        };
-        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        config.resumption = Resumption::disabled();
-        Ok(Self { connector: TlsConnector::from(Arc::new(config)) })
+        let settings = Arc::new(settings.clone());
+        let protocols: Arc<[Vec<u8>]> =
+            protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+        let files = settings.trusted_ca.iter().cloned().collect();
+        let config = Fresh::new(files, || config(&settings, &protocols))?;
+        Ok(Self { settings, protocols, config: Arc::new(config) })
     }
 
     /// Shakes hands with a server of that name, a host name or an address.
@@ -54,9 +52,27 @@ impl Connector {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a host"))
         })?;
-        match timeout(HANDSHAKE_LIMIT, self.connector.connect(name, socket)).await {
+        let config = self.config.get_or_last(|| config(&self.settings, &self.protocols));
+        let connecting = TlsConnector::from(config).connect(name, socket);
+        match timeout(HANDSHAKE_LIMIT, connecting).await {
             Ok(stream) => Ok(Stream::Dialled(Box::new(stream.map_err(wording::as_go)?))),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout")),
         }
     }
+}
+
+/// What the library needs to know of the settings.
+fn config(settings: &Settings, protocols: &[Vec<u8>]) -> Result<Arc<ClientConfig>, Error> {
+    let provider = provider_with(&settings.ciphers);
+    let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&settings.versions.list())?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Servers::new(settings, provider)?));
+    let mut config = match settings.client_pair.as_ref().or(settings.pair.as_ref()) {
+        Some(pair) => config.with_client_cert_resolver(Arc::new(Current::new(pair.clone())?)),
+        None => config.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols.to_vec();
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
 }

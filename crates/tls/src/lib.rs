@@ -7,8 +7,8 @@
 //!
 //! The cryptography is rustls'. What is here are etcd's rules around it:
 //!
-//! - The certificate and its key are read again when their files change, and the list of revoked certificates at each
-//!   handshake, so that rotating them needs no restart (`pair`, `verify`). The trusted authorities are read once.
+//! - Certificate, key and trusted authorities are read again when their files change, and the list of revoked certificates at
+//!   each handshake, so that rotating them needs no restart (`fresh`, `pair`, `verify`). etcd reads the authorities once.
 //! - A listener that has trusted authorities, or is told so, accepts nobody without a certificate; there is no optional mode.
 //! - A certificate's names can be restricted, and a member's checked against the address it comes from (`origin`).
 //! - Certificates can be generated for those who want encryption without an authority (`generated`).
@@ -22,6 +22,7 @@
 mod acceptor;
 mod ciphers;
 mod connector;
+mod fresh;
 mod generated;
 mod origin;
 mod pair;

@@ -1,12 +1,9 @@
 //! A certificate and its key, read again when their files have changed.
 //!
-//! Operators and their tools replace the two files while the member runs. At each handshake the files are looked at, and read if
-//! they are others than the last time. A pair that cannot be read fails that handshake, and is looked at again by the next.
+//! A pair that cannot be read fails that handshake, and is looked at again by the next.
 
-use std::fs::Metadata;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -16,43 +13,33 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
+use crate::fresh::Fresh;
 use crate::{Error, Pair};
 
-/// What tells two versions of a file apart.
-type Stamp = (u64, u64, i64, i64);
-
-fn stamp(metadata: &Metadata) -> Stamp {
-    (metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec())
-}
-
-/// A pair and what its files held when they were last read.
-#[derive(Debug)]
+/// A pair as its files have it.
 pub(crate) struct Current {
     pair: Pair,
     provider: CryptoProvider,
-    /// Held while the files are looked at.
-    read: Mutex<([Stamp; 2], Arc<CertifiedKey>)>,
+    key: Fresh<Arc<CertifiedKey>>,
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current").field("pair", &self.pair).finish_non_exhaustive()
+    }
 }
 
 impl Current {
     pub(crate) fn new(pair: Pair) -> Result<Self, Error> {
         let provider = crate::provider();
-        let stamps = stamps(&pair)?;
-        let key = load(&pair, &provider)?;
-        Ok(Self { pair, provider, read: Mutex::new((stamps, Arc::new(key))) })
-    }
-
-    fn get(&self) -> Result<Arc<CertifiedKey>, Error> {
-        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        let stamps = stamps(&self.pair)?;
-        if read.0 != stamps {
-            *read = (stamps, Arc::new(load(&self.pair, &self.provider)?));
-        }
-        Ok(Arc::clone(&read.1))
+        let files = vec![pair.certificate.clone(), pair.key.clone()];
+        let key = Fresh::new(files, || load(&pair, &provider))?;
+        Ok(Self { pair, provider, key })
     }
 
     fn get_or_warn(&self, complaint: &'static str) -> Option<Arc<CertifiedKey>> {
-        self.get()
+        self.key
+            .get(|| load(&self.pair, &self.provider))
             .inspect_err(|error| {
                 tracing::warn!(
                     cert_file = %self.pair.certificate.display(),
@@ -81,18 +68,12 @@ impl ResolvesClientCert for Current {
     }
 }
 
-fn stamps(pair: &Pair) -> Result<[Stamp; 2], Error> {
-    let of = |path: &Path| {
-        std::fs::metadata(path).map(|m| stamp(&m)).map_err(|source| Error::file(path, source))
-    };
-    Ok([of(&pair.certificate)?, of(&pair.key)?])
-}
-
-fn load(pair: &Pair, provider: &CryptoProvider) -> Result<CertifiedKey, Error> {
+fn load(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, Error> {
     let chain = certificates(&pair.certificate)?;
     let key =
         PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| pem_error(&pair.key, error))?;
     CertifiedKey::from_der(chain, key, provider)
+        .map(Arc::new)
         .map_err(|source| Error::Pair { pair: pair.clone(), source })
 }
 

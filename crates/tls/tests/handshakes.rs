@@ -250,6 +250,44 @@ async fn a_replaced_pair_is_shown_from_the_next_handshake_on() {
     assert!(!shows(old.ca()).await);
 }
 
+/// The bundle grows by the new authority before certificates change over, and shrinks by the old one after that.
+#[tokio::test]
+async fn a_replaced_bundle_counts_from_the_next_handshake_on_for_both_sides() {
+    let folder = tempfile::tempdir().unwrap();
+    let (old, new) = (Authority::new(folder.path(), "old"), Authority::new(folder.path(), "new"));
+    let read = |authority: &Authority| fs::read(authority.ca().unwrap()).unwrap();
+    let bundle = folder.path().join("bundle.pem");
+    fs::write(&bundle, read(&old)).unwrap();
+    let settings = |pair| Settings {
+        pair: Some(pair),
+        trusted_ca: Some(bundle.clone()),
+        ..Settings::default()
+    };
+    let acceptor = Acceptor::new(&settings(old.sign("server", &["127.0.0.1"])), &[]).unwrap();
+    let of_old = Connector::new(&settings(old.sign("client", &[])), &[]).unwrap();
+    let of_new = Connector::new(&settings(new.sign("client2", &[])), &[]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let meets = async |connector: &Connector| {
+        let accepting = async { acceptor.accept(listener.accept().await?.0).await };
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, dialled) = tokio::join!(accepting, connector.connect(socket, "127.0.0.1"));
+        (accepted.is_ok(), dialled.is_ok())
+    };
+    // In TLS 1.3 a caller only learns later that it was turned away.
+    assert_eq!(meets(&of_old).await, (true, true));
+    assert!(!meets(&of_new).await.0);
+    fs::write(&bundle, [read(&old), read(&new)].concat()).unwrap();
+    assert_eq!(meets(&of_old).await, (true, true));
+    assert_eq!(meets(&of_new).await, (true, true));
+    // Half a file changes nothing.
+    fs::write(&bundle, "-----BEGIN CERTIFICATE-----\nMII").unwrap();
+    assert_eq!(meets(&of_new).await, (true, true));
+    fs::write(&bundle, read(&new)).unwrap();
+    // The server's own certificate is the old authority's.
+    assert!(!meets(&of_new).await.1);
+    assert!(!meets(&of_old).await.0);
+}
+
 #[tokio::test]
 async fn generated_certificates_are_kept_and_serve_those_who_do_not_check() {
     let folder = tempfile::tempdir().unwrap();
