@@ -42,7 +42,7 @@ pub enum Error {
     },
     /// The database is behind the raft snapshot, and the database that belongs to the snapshot is not there.
     #[error(
-        "{file} is at index {consistent_index}, behind the raft snapshot at {snapshot_index}, and {wanted} is missing"
+        "failed to find database snapshot file (snap: snapshot file doesn't exist): {file} is at index {consistent_index}, behind the raft snapshot at {snapshot_index}, and {wanted} is missing"
     )]
     SnapshotDbMissing {
         /// The database file.

@@ -232,7 +232,7 @@ fn start_swaps_in_the_snapshot_that_was_received_before_the_crash() {
     let missing = backend::open_at_snapshot(&dir, &options(), 80).unwrap_err().to_string();
     assert_eq!(
         missing,
-        "/sim/db is at index 1, behind the raft snapshot at 80, and 0000000000000050.snap.db is missing"
+        "failed to find database snapshot file (snap: snapshot file doesn't exist): /sim/db is at index 1, behind the raft snapshot at 80, and 0000000000000050.snap.db is missing"
     );
     assert_eq!(backend::open_at_snapshot(&dir, &options(), 1).unwrap().0.consistent().index, 1);
 

@@ -20,6 +20,9 @@ use crate::config::Url;
 use crate::reconfiguration::{HEALTHY_AFTER_SECONDS, View, check_caught_up};
 use crate::request::Core;
 
+/// How often a learner that is behind is looked at, a heartbeat apart, before its promotion is refused.
+const LOOKS_AT_LEARNER: usize = 5;
+
 /// The service.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -127,14 +130,27 @@ impl Cluster for Service {
 
 /// Makes a learner a voter; the leader alone knows how far it has come.
 pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<etcdserverpb::Member>, Status> {
-    let followers = core.followers().await.map_err(|refusal| status::of(&refusal))?;
-    check_caught_up(&followers, id, core.member_id)?;
+    caught_up(core, id).await?;
     with_view(core, |view| view.check_promote())?;
     let member = Member { id, ..Member::default() };
     let context = ConfChangeContext { member, is_promote: true };
     core.propose_conf_change(ConfChangeKind::AddNode, id, context.encode())
         .await
         .map_err(|refusal| status::of(&refusal))
+}
+
+/// Waits a little for a learner to have caught up. Who asks for the promotion as soon as the learner says that it serves would
+/// otherwise be refused for an acknowledgement that is still on its way.
+async fn caught_up(core: &Core, id: u64) -> Result<(), Status> {
+    let mut looks = 0;
+    loop {
+        let followers = core.followers().await.map_err(|refusal| status::of(&refusal))?;
+        match check_caught_up(&followers, id, core.member_id) {
+            Err(Error::LearnerNotReady) if looks < LOOKS_AT_LEARNER => looks += 1,
+            decided => return Ok(decided?),
+        }
+        tokio::time::sleep(core.config.heartbeat).await;
+    }
 }
 
 fn is_learner(core: &Core, id: u64) -> bool {
