@@ -1,16 +1,22 @@
 //! A server spoken to directly over gRPC: one request enum, one reply enum, nothing retried or hidden.
 
+mod auth;
+
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use proto::etcdserverpb as pb;
+use rpc::etcdserverpb::auth_client::AuthClient;
 use rpc::etcdserverpb::cluster_client::ClusterClient;
 use rpc::etcdserverpb::kv_client::KvClient;
 use rpc::etcdserverpb::lease_client::LeaseClient;
 use rpc::etcdserverpb::maintenance_client::MaintenanceClient;
 use rpc::etcdserverpb::watch_client::WatchClient;
 use tokio_stream::StreamExt;
+use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
+
+pub use auth::{AuthRequest, AuthResponse};
 
 /// Room for the largest answers a test provokes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -34,6 +40,10 @@ pub enum Request {
     LeaseTimeToLive(pb::LeaseTimeToLiveRequest),
     LeaseLeases(pb::LeaseLeasesRequest),
     HashKv(pb::HashKvRequest),
+    Alarm(pb::AlarmRequest),
+    /// Answered by the first message; the watch ends with it.
+    Watch(pb::WatchCreateRequest),
+    Auth(AuthRequest),
 }
 
 /// What came back.
@@ -52,6 +62,10 @@ pub enum Response {
     LeaseTimeToLive(pb::LeaseTimeToLiveResponse),
     LeaseLeases(pb::LeaseLeasesResponse),
     HashKv(pb::HashKvResponse),
+    Alarm(pb::AlarmResponse),
+    /// `None`: the stream ended without an answer.
+    Watch(Option<pb::WatchResponse>),
+    Auth(AuthResponse),
 }
 
 /// A refusal: gRPC code and text.
@@ -77,13 +91,16 @@ impl Request {
             | Self::LeaseTimeToLive(_)
             | Self::LeaseLeases(_)
             | Self::HashKv(_)
+            | Self::Watch(_)
             | Self::LeaseKeepAlive(_) => true,
             Self::Put(_)
             | Self::DeleteRange(_)
             | Self::Txn(_)
             | Self::Compact(_)
             | Self::LeaseGrant(_)
-            | Self::LeaseRevoke(_) => false,
+            | Self::LeaseRevoke(_)
+            | Self::Alarm(_)
+            | Self::Auth(_) => false,
         }
     }
 }
@@ -103,6 +120,9 @@ impl Response {
             Self::LeaseTimeToLive(m) => m.header.as_mut(),
             Self::LeaseLeases(m) => m.header.as_mut(),
             Self::HashKv(m) => m.header.as_mut(),
+            Self::Alarm(m) => m.header.as_mut(),
+            Self::Watch(m) => m.as_mut().and_then(|m| m.header.as_mut()),
+            Self::Auth(m) => m.header_mut(),
         }
     }
 }
@@ -115,6 +135,8 @@ pub struct Api {
     maintenance: MaintenanceClient<Channel>,
     watch: WatchClient<Channel>,
     cluster: ClusterClient<Channel>,
+    auth: AuthClient<Channel>,
+    token: Option<MetadataValue<Ascii>>,
 }
 
 impl Api {
@@ -136,6 +158,8 @@ impl Api {
             lease: LeaseClient::new(channel.clone()),
             maintenance: MaintenanceClient::new(channel.clone()),
             cluster: ClusterClient::new(channel.clone()),
+            auth: AuthClient::new(channel.clone()),
+            token: None,
             watch: WatchClient::new(channel).max_decoding_message_size(MAX_MESSAGE_BYTES),
         }
     }
@@ -144,84 +168,98 @@ impl Api {
     pub async fn call(&self, request: Request) -> Result<Response, Refusal> {
         let (mut kv, mut lease) = (self.kv.clone(), self.lease.clone());
         Ok(match request {
-            Request::Range(m) => Response::Range(kv.range(m).await?.into_inner()),
-            Request::Put(m) => Response::Put(kv.put(m).await?.into_inner()),
+            Request::Range(m) => Response::Range(kv.range(self.asked(m)).await?.into_inner()),
+            Request::Put(m) => Response::Put(kv.put(self.asked(m)).await?.into_inner()),
             Request::DeleteRange(m) => {
-                Response::DeleteRange(kv.delete_range(m).await?.into_inner())
+                Response::DeleteRange(kv.delete_range(self.asked(m)).await?.into_inner())
             }
-            Request::Txn(m) => Response::Txn(kv.txn(m).await?.into_inner()),
-            Request::Compact(m) => Response::Compact(kv.compact(m).await?.into_inner()),
+            Request::Txn(m) => Response::Txn(kv.txn(self.asked(m)).await?.into_inner()),
+            Request::Compact(m) => Response::Compact(kv.compact(self.asked(m)).await?.into_inner()),
             Request::LeaseGrant(m) => {
-                Response::LeaseGrant(lease.lease_grant(m).await?.into_inner())
+                Response::LeaseGrant(lease.lease_grant(self.asked(m)).await?.into_inner())
             }
             Request::LeaseRevoke(m) => {
-                Response::LeaseRevoke(lease.lease_revoke(m).await?.into_inner())
+                Response::LeaseRevoke(lease.lease_revoke(self.asked(m)).await?.into_inner())
             }
             Request::LeaseKeepAlive(m) => {
-                let mut answers = lease.lease_keep_alive(tokio_stream::once(m)).await?.into_inner();
+                let mut answers =
+                    lease.lease_keep_alive(self.asked(tokio_stream::once(m))).await?.into_inner();
                 Response::LeaseKeepAlive(answers.next().await.transpose()?)
             }
-            Request::LeaseTimeToLive(m) => {
-                Response::LeaseTimeToLive(lease.lease_time_to_live(m).await?.into_inner())
-            }
+            Request::LeaseTimeToLive(m) => Response::LeaseTimeToLive(
+                lease.lease_time_to_live(self.asked(m)).await?.into_inner(),
+            ),
             Request::LeaseLeases(m) => {
-                Response::LeaseLeases(lease.lease_leases(m).await?.into_inner())
+                Response::LeaseLeases(lease.lease_leases(self.asked(m)).await?.into_inner())
             }
-            Request::HashKv(m) => {
-                Response::HashKv(self.maintenance.clone().hash_kv(m).await?.into_inner())
+            Request::HashKv(m) => Response::HashKv(
+                self.maintenance.clone().hash_kv(self.asked(m)).await?.into_inner(),
+            ),
+            Request::Alarm(m) => {
+                Response::Alarm(self.maintenance.clone().alarm(self.asked(m)).await?.into_inner())
             }
+            Request::Watch(m) => {
+                let (_requests, mut answers) = self.open_watch(m).await?;
+                Response::Watch(answers.message().await?)
+            }
+            Request::Auth(m) => Response::Auth(auth::call(self, &self.auth, m).await?),
         })
     }
 
     /// Reads a range.
     pub async fn range(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
-        Ok(self.kv.clone().range(request).await?.into_inner())
+        Ok(self.kv.clone().range(self.asked(request)).await?.into_inner())
     }
 
     /// Writes one key.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Refusal> {
-        Ok(self.kv.clone().put(request).await?.into_inner())
+        Ok(self.kv.clone().put(self.asked(request)).await?.into_inner())
     }
 
     /// The hash of all revisions up to one.
     pub async fn hash_kv(&self, revision: i64) -> Result<pb::HashKvResponse, Refusal> {
-        Ok(self.maintenance.clone().hash_kv(pb::HashKvRequest { revision }).await?.into_inner())
+        Ok(self
+            .maintenance
+            .clone()
+            .hash_kv(self.asked(pb::HashKvRequest { revision }))
+            .await?
+            .into_inner())
     }
 
     /// What a member says about itself.
     pub async fn status(&self) -> Result<pb::StatusResponse, Refusal> {
-        Ok(self.maintenance.clone().status(pb::StatusRequest {}).await?.into_inner())
+        Ok(self.maintenance.clone().status(self.asked(pb::StatusRequest {})).await?.into_inner())
     }
 
     /// Hands leadership to another member; only the leader does that.
     pub async fn move_leader(&self, target: u64) -> Result<(), Refusal> {
         let request = pb::MoveLeaderRequest { target_id: target };
-        self.maintenance.clone().move_leader(request).await?;
+        self.maintenance.clone().move_leader(self.asked(request)).await?;
         Ok(())
     }
 
     /// The members, as the leader knows them or as this member does.
     pub async fn member_list(&self, is_linearizable: bool) -> Result<Vec<pb::Member>, Refusal> {
         let request = pb::MemberListRequest { linearizable: is_linearizable };
-        Ok(self.cluster.clone().member_list(request).await?.into_inner().members)
+        Ok(self.cluster.clone().member_list(self.asked(request)).await?.into_inner().members)
     }
 
     /// Adds a member that is not running yet, and returns its id.
     pub async fn member_add(&self, peer_url: &str, is_learner: bool) -> Result<u64, Refusal> {
         let request = pb::MemberAddRequest { peer_urls: vec![peer_url.to_owned()], is_learner };
-        let answer = self.cluster.clone().member_add(request).await?.into_inner();
+        let answer = self.cluster.clone().member_add(self.asked(request)).await?.into_inner();
         Ok(answer.member.map_or(0, |member| member.id))
     }
 
     /// Removes a member.
     pub async fn member_remove(&self, id: u64) -> Result<(), Refusal> {
-        self.cluster.clone().member_remove(pb::MemberRemoveRequest { id }).await?;
+        self.cluster.clone().member_remove(self.asked(pb::MemberRemoveRequest { id })).await?;
         Ok(())
     }
 
     /// Makes a learner a voter.
     pub async fn member_promote(&self, id: u64) -> Result<(), Refusal> {
-        self.cluster.clone().member_promote(pb::MemberPromoteRequest { id }).await?;
+        self.cluster.clone().member_promote(self.asked(pb::MemberPromoteRequest { id })).await?;
         Ok(())
     }
 
@@ -240,14 +278,7 @@ impl Api {
 
     /// Opens a watch; the first message (created) is taken off.
     pub async fn watch(&self, create: pb::WatchCreateRequest) -> Result<WatchStream, Refusal> {
-        let request = pb::WatchRequest {
-            request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
-        };
-        let (sender, receiver) = tokio::sync::mpsc::channel(1);
-        // The receiver is right here: the first send has room.
-        let _ = sender.send(request).await;
-        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
-        let mut answers = self.watch.clone().watch(requests).await?.into_inner();
+        let (sender, mut answers) = self.open_watch(create).await?;
         let created = answers.message().await?;
         if !created.as_ref().is_some_and(|answer| answer.created && !answer.canceled) {
             return Err(Refusal {
@@ -257,7 +288,41 @@ impl Api {
         }
         Ok(WatchStream { answers, requests: sender })
     }
+
+    async fn open_watch(&self, create: pb::WatchCreateRequest) -> Result<Watching, Refusal> {
+        let request = pb::WatchRequest {
+            request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+        };
+        let (sender, receiver) = tokio::sync::mpsc::channel(1);
+        // The receiver is right here: the first send has room.
+        let _ = sender.send(request).await;
+        let requests = tokio_stream::wrappers::ReceiverStream::new(receiver);
+        let answers = self.watch.clone().watch(self.asked(requests)).await?.into_inner();
+        Ok((sender, answers))
+    }
+
+    /// The same server, asked with a token, or with none.
+    pub fn with_token(&self, token: Option<&str>) -> Self {
+        Self { token: token.and_then(|token| token.parse().ok()), ..self.clone() }
+    }
+
+    /// The token that a user gets for a password.
+    pub async fn authenticate(&self, name: &str, password: &str) -> Result<String, Refusal> {
+        let request = pb::AuthenticateRequest { name: name.into(), password: password.into() };
+        Ok(self.auth.clone().authenticate(request).await?.into_inner().token)
+    }
+
+    fn asked<T>(&self, message: T) -> tonic::Request<T> {
+        let mut request = tonic::Request::new(message);
+        if let Some(token) = &self.token {
+            request.metadata_mut().insert("token", token.clone());
+        }
+        request
+    }
 }
+
+/// The two halves of a watch stream; it ends when the first is dropped.
+type Watching = (tokio::sync::mpsc::Sender<pb::WatchRequest>, tonic::Streaming<pb::WatchResponse>);
 
 /// A watch; it ends when this is dropped.
 #[derive(Debug)]

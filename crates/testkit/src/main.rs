@@ -10,7 +10,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use clap::{Parser, Subcommand};
-use testkit::differential::{self, Stop};
+use testkit::cluster::Kind;
+use testkit::differential::{self, Rules, Stop};
 use testkit::programs::Programs;
 use testkit::{cli, crash, embed, fixtures, programs, random};
 
@@ -85,13 +86,24 @@ struct DifferentialArguments {
     /// Where the data directories go (a memory file system makes the run faster).
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// Requests come from users, while what these may do changes.
+    #[arg(long)]
+    users: bool,
+    /// With users: one of the servers is older than 3.5.28, and requests are left out that it lets through unseen.
+    #[arg(long)]
+    old_rules: bool,
+    /// The two servers: `real`, `ours`, `etcd-3.7`, `ours-3.7` and the like, or the path of a program.
+    #[arg(long, default_value = "real:ours")]
+    kinds: String,
     /// Flags for both servers, as `--flag=--snapshot-count=50`.
     #[arg(long = "flag", allow_hyphen_values = true)]
     flags: Vec<String>,
 }
 
 impl DifferentialArguments {
-    fn run(&self, left: &Programs, right: &Programs) -> Result<()> {
+    fn run(&self) -> Result<()> {
+        let (left, right) = self.kinds.split_once(':').context("--kinds is LEFT:RIGHT")?;
+        let (left, right) = (Kind::parse(left)?, Kind::parse(right)?);
         let first = self.seed.unwrap_or_else(random::fresh_seed);
         let stop = match self.stop.as_str() {
             "term" => Stop::Term,
@@ -118,6 +130,11 @@ impl DifferentialArguments {
                 is_swapping: self.swap,
                 stop,
                 flags: self.flags.clone(),
+                users: self.users.then_some(if self.old_rules {
+                    Rules::Old
+                } else {
+                    Rules::Present
+                }),
                 value_bytes_max: self.value_bytes,
                 folder: Some(folder.path().to_owned()),
                 is_verbose: true,
@@ -237,7 +254,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         Command::Programs => {
             println!("{:#?}\n{:#?}", programs::real(), subject());
         }
-        Command::Differential(arguments) => arguments.run(&reference()?, &subject()?)?,
+        Command::Differential(arguments) => arguments.run()?,
         Command::Fixtures { folder } => {
             let report = runtime()?.block_on(fixtures::check(folder, &subject()?.etcd))?;
             println!("served like real etcd: {}", report.passed.join(", "));

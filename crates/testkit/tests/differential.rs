@@ -6,21 +6,23 @@
 
 mod common;
 
+use testkit::cluster::Kind;
 use testkit::differential::{Config, Stop, run};
 use testkit::programs;
 
-fn config(left: &programs::Programs, right: &programs::Programs) -> Config {
+fn config(left: &str, right: &str) -> Config {
     Config {
         seed: common::seed(),
         operations: common::number("RETCD_OPERATIONS", 3_000),
-        left: left.clone(),
-        right: right.clone(),
+        left: Kind::parse(left).unwrap(),
+        right: Kind::parse(right).unwrap(),
         phases: 1,
         is_swapping: false,
         stop: Stop::Term,
         flags: Vec::new(),
         value_bytes_max: 48,
         folder: None,
+        users: None,
         is_verbose: false,
     }
 }
@@ -34,21 +36,24 @@ fn check(config: &Config) {
 
 #[test]
 fn random_operations_get_equal_answers() {
-    let Some(real) = programs::real_or_skip("random_operations_get_equal_answers") else { return };
-    check(&config(&real, &programs::ours().unwrap()));
+    if programs::real_or_skip("random_operations_get_equal_answers").is_some() {
+        check(&config("real", "ours"));
+    }
 }
 
 /// Ours goes on with real etcd's directory and real etcd with ours, four times, after SIGTERM and after SIGKILL, with
 /// raft snapshots every 50 entries and compactions at random.
 #[test]
 fn data_directories_can_be_exchanged() {
-    let Some(real) = programs::real_or_skip("data_directories_can_be_exchanged") else { return };
+    if programs::real_or_skip("data_directories_can_be_exchanged").is_none() {
+        return;
+    }
     let config = Config {
         phases: 5,
         is_swapping: true,
         stop: Stop::Mixed,
         flags: vec!["--snapshot-count=50".to_owned()],
-        ..config(&real, &programs::ours().unwrap())
+        ..config("real", "ours")
     };
     check(&config);
 }
@@ -56,6 +61,5 @@ fn data_directories_can_be_exchanged() {
 /// Needs no real etcd: one of ours is killed and restarted, the other is never compared with anything but it.
 #[test]
 fn our_member_is_the_same_after_each_restart() {
-    let ours = programs::ours().unwrap();
-    check(&Config { phases: 3, stop: Stop::Mixed, is_swapping: true, ..config(&ours, &ours) });
+    check(&Config { phases: 3, stop: Stop::Mixed, is_swapping: true, ..config("ours", "ours") });
 }

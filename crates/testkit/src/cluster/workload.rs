@@ -578,7 +578,10 @@ fn done(mut response: Response) -> Outcome {
         | Response::LeaseKeepAlive(_)
         | Response::LeaseTimeToLive(_)
         | Response::LeaseLeases(_)
-        | Response::HashKv(_) => return Outcome::Unknown,
+        | Response::HashKv(_)
+        | Response::Alarm(_)
+        | Response::Watch(_)
+        | Response::Auth(_) => return Outcome::Unknown,
     };
     Outcome::Done { revision, term, is_written, found }
 }

@@ -3,7 +3,8 @@
 //! Everything must be equal, except what etcd's contract leaves open:
 //! - the raft term;
 //! - the order of keys with equal sort fields, and so which of them a limit cuts off;
-//! - the order of leases and of a lease's keys, and how much of a TTL is left.
+//! - the token that somebody gets;
+//! - the order of alarms, of leases and of a lease's keys, and how much of a TTL is left.
 
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::range_request::SortTarget;
@@ -11,7 +12,7 @@ use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::response_op::Response as OpResponse;
 use proto::mvccpb::KeyValue;
 
-use crate::api::{Refusal, Request, Response};
+use crate::api::{AuthResponse, Refusal, Request, Response};
 
 /// How strict a comparison is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +44,10 @@ pub fn normalise_reply(
             response.keys.sort_unstable();
             response.ttl = response.ttl.min(1);
         }
+        (_, Response::Alarm(response)) => {
+            response.alarms.sort_unstable_by_key(|alarm| (alarm.member_id, alarm.alarm));
+        }
+        (_, Response::Auth(AuthResponse::Authenticate(response))) => response.token.clear(),
         (_, Response::LeaseLeases(response)) => {
             response.leases.sort_unstable_by_key(|lease| lease.id)
         }

@@ -4,6 +4,9 @@
 //! the two agree, both copies make the same requests. Each driver runs ahead of the other by a bounded number of
 //! answers, so the slower server is never kept waiting for the comparison. Reads between two writes are sent at once.
 //!
+//! With users (`users`), requests are sent as root, as others, as nobody and with made-up tokens, while permissions, passwords and
+//! authentication itself change.
+//!
 //! A run has phases. Between phases both members stop (SIGTERM or SIGKILL), the two programs may change places on the two
 //! data directories, and what was served before must be served again: every key at every readable revision, every
 //! HashKV, every lease.
@@ -11,7 +14,9 @@
 mod compare;
 mod generate;
 mod run;
+mod users;
 
 pub use compare::{Tolerance, normalise_reply};
 pub use generate::{Generator, Known, TxnRanges};
 pub use run::{Config, Report, Stop, run};
+pub use users::Rules;

@@ -12,9 +12,10 @@ use tokio::sync::mpsc;
 
 use super::compare::{Tolerance, normalise_reply};
 use super::generate::{Generator, Known, TxnRanges};
+use super::users::{ROOT, Rules, Step, Users, Who, token};
 use crate::api::{Api, Refusal, Request, Response};
+use crate::cluster::Kind;
 use crate::member::{Member, Options};
-use crate::programs::Programs;
 use crate::state::State;
 use crate::text::shorten;
 
@@ -46,9 +47,9 @@ pub struct Config {
     /// Requests in all.
     pub operations: u64,
     /// The two programs.
-    pub left: Programs,
+    pub left: Kind,
     /// The second one.
-    pub right: Programs,
+    pub right: Kind,
     /// Phases; between two of them both members are stopped and started.
     pub phases: u64,
     /// Whether the programs change directories between phases.
@@ -61,6 +62,8 @@ pub struct Config {
     pub value_bytes_max: usize,
     /// Where the data directories go; a temporary folder when absent.
     pub folder: Option<PathBuf>,
+    /// Whether requests come from users, and the rules that both servers have for these.
+    pub users: Option<Rules>,
     /// Whether to say on standard error how far the run is.
     pub is_verbose: bool,
 }
@@ -100,7 +103,12 @@ pub async fn run(config: &Config) -> Result<Report> {
     let started = Instant::now();
     let mut report = Report::default();
     let mut programs = [config.left.clone(), config.right.clone()];
-    let mut pair = Pair::start(&programs, &folder, &config.flags)?;
+    let mut flags = config.flags.clone();
+    if config.users.is_some() {
+        // The price of a password is not what is compared.
+        flags.push("--bcrypt-cost=4".to_owned());
+    }
+    let mut pair = Pair::start(&programs, &folder, &flags)?;
     let mut sides = [Side::new(config), Side::new(config)];
     for phase in 0..config.phases {
         let target = config.operations * (phase + 1) / config.phases;
@@ -109,7 +117,7 @@ pub async fn run(config: &Config) -> Result<Report> {
         run_phase(target, &pair, left, right, &labels, &mut report)
             .await
             .with_context(|| format!("seed {} phase {phase}", config.seed))?;
-        let before = compare_state(&pair, &labels, &mut report)
+        let before = compare_state(&pair, &sides, &labels, &mut report)
             .await
             .with_context(|| format!("after phase {phase}"))?;
         if config.is_verbose {
@@ -127,12 +135,13 @@ pub async fn run(config: &Config) -> Result<Report> {
         if config.is_swapping {
             programs.swap(0, 1);
         }
-        pair = Pair::start(&programs, &folder, &config.flags)
+        pair = Pair::start(&programs, &folder, &flags)
             .with_context(|| format!("restart after phase {phase} (kill: {is_kill})"))?;
         let labels = [programs[0].label.clone(), programs[1].label.clone()];
-        let after = compare_state(&pair, &labels, &mut report).await.with_context(|| {
-            format!("after the restart that followed phase {phase} (kill: {is_kill})")
-        })?;
+        let after =
+            compare_state(&pair, &sides, &labels, &mut report).await.with_context(|| {
+                format!("after the restart that followed phase {phase} (kill: {is_kill})")
+            })?;
         ensure!(
             before == after,
             "the state after a restart (kill: {is_kill}) differs: {}",
@@ -154,10 +163,11 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(programs: &[Programs; 2], folder: &Path, flags: &[String]) -> Result<Self> {
+    fn start(programs: &[Kind; 2], folder: &Path, flags: &[String]) -> Result<Self> {
         let options = |index: usize, name: &str| {
             let mut options = Options::new(&programs[index].etcd, &folder.join(name));
-            options.flags = flags.to_vec();
+            options.flags = flags.iter().map(|flag| programs[index].flag(flag)).collect();
+            options.flags.extend(programs[index].emulation_flag());
             options
         };
         // Started together: each waits a second for its election.
@@ -194,6 +204,9 @@ impl Pair {
 /// What one driver carries from phase to phase.
 struct Side {
     generator: Generator,
+    users: Option<Users>,
+    /// The last that the server gave to a user.
+    tokens: BTreeMap<String, String>,
     known: Known,
     sent: u64,
     seen_events: i64,
@@ -205,6 +218,8 @@ impl Side {
         let txn_ranges = if is_replaying { TxnRanges::Readable } else { TxnRanges::Any };
         Self {
             generator: Generator::new(config.seed, config.value_bytes_max, txn_ranges),
+            users: config.users.map(|rules| Users::new(config.seed, rules)),
+            tokens: BTreeMap::new(),
             known: Known::default(),
             sent: 0,
             seen_events: 1,
@@ -255,10 +270,10 @@ async fn drive(
     events: mpsc::Sender<Event>,
 ) -> Result<()> {
     let api = Api::connect(url).await?;
-    let mut watch = api
-        .watch_all(side.seen_events + 1)
-        .await
-        .map_err(|refusal| anyhow::anyhow!("watch from {}: {refusal:?}", side.seen_events + 1))?;
+    let mut watch =
+        side.as_root(&api).await?.watch_all(side.seen_events + 1).await.map_err(|refusal| {
+            anyhow::anyhow!("watch from {}: {refusal:?}", side.seen_events + 1)
+        })?;
     let (last_revision, mut until) = tokio::sync::watch::channel(i64::MAX);
     let watching = tokio::spawn(async move {
         let mut seen = 0;
@@ -283,21 +298,22 @@ async fn drive(
         }
     });
     while side.sent < target {
-        let burst = side.generator.next(&side.known);
-        if burst.iter().any(|request| matches!(request, Request::HashKv(_))) {
+        let burst = side.next();
+        if burst.iter().any(|step| matches!(step.request, Request::HashKv(_))) {
             // When no key is left at the revision asked for, the hash is over the rows that a compaction has not removed yet,
             // in real etcd too. A physical compaction that is refused as too late still waits for those before it.
             let barrier = pb::CompactionRequest { revision: -1, physical: true };
-            ensure!(api.call(Request::Compact(barrier)).await.is_err(), "compacted at -1");
+            let root = side.as_root(&api).await?;
+            ensure!(root.call(Request::Compact(barrier)).await.is_err(), "compacted at -1");
         }
         let calls: Vec<_> = burst
             .iter()
-            .map(|request| {
-                let (api, request) = (api.clone(), request.clone());
+            .map(|step| {
+                let (api, request) = (side.as_who(&api, step.who), step.request.clone());
                 tokio::spawn(async move { api.call(request).await })
             })
             .collect();
-        for (request, call) in burst.into_iter().zip(calls) {
+        for (Step { request, .. }, call) in burst.into_iter().zip(calls) {
             let mut reply = call.await.context("join a call")?;
             if let Err(refusal) = &reply
                 && (refusal.code == tonic::Code::Unavailable
@@ -328,9 +344,44 @@ async fn drive(
 }
 
 impl Side {
+    /// The next requests.
+    fn next(&mut self) -> Vec<Step> {
+        if let Some(users) = &mut self.users {
+            return users.next(&mut self.generator, &self.known);
+        }
+        let requests = self.generator.next(&self.known);
+        requests.into_iter().map(|request| Step { who: Who::Nobody, request }).collect()
+    }
+
+    fn as_who(&self, api: &Api, who: Who) -> Api {
+        match who {
+            Who::Nobody => api.clone(),
+            Who::Stranger => api.with_token(Some("WhereDoesThisCome.1")),
+            Who::User(name) => api.with_token(self.tokens.get(name).map(String::as_str)),
+        }
+    }
+
+    /// As root where authentication is on. The token is one of its own: root's last may be gone with a password.
+    async fn as_root(&self, api: &Api) -> Result<Api> {
+        let Some(users) = &self.users else { return Ok(api.clone()) };
+        match api.authenticate(ROOT, users.password(ROOT)).await {
+            Ok(token) => Ok(api.with_token(Some(&token))),
+            Err(refusal) if refusal.message.contains("authentication is not enabled") => {
+                Ok(api.clone())
+            }
+            Err(refusal) => bail!("authenticate as root: {refusal:?}"),
+        }
+    }
+
     /// Takes over what an answer tells of the server.
     fn learn(&mut self, request: &Request, reply: &mut Result<Response, Refusal>) {
         let Ok(response) = reply else { return };
+        if let Some(users) = &mut self.users {
+            users.learn(request, response);
+        }
+        if let Some((name, token)) = token(request, response) {
+            self.tokens.insert(name, token);
+        }
         if let (Request::Compact(request), Response::Compact(_)) = (request, &*response) {
             self.known.compact(request);
         }
@@ -425,6 +476,9 @@ fn kind(request: &Request) -> &'static str {
         Request::LeaseTimeToLive(_) => "LeaseTimeToLive",
         Request::LeaseLeases(_) => "LeaseLeases",
         Request::HashKv(_) => "HashKV",
+        Request::Alarm(_) => "Alarm",
+        Request::Watch(_) => "Watch",
+        Request::Auth(request) => request.name(),
     }
 }
 
@@ -451,10 +505,17 @@ fn outcome(reply: &Result<Response, Refusal>) -> String {
 }
 
 /// Compares everything readable on the two servers and returns it.
-async fn compare_state(pair: &Pair, labels: &[String; 2], report: &mut Report) -> Result<State> {
-    let urls = [pair.members[0].url(), pair.members[1].url()];
-    let (left, right) =
-        tokio::join!(State::read(&urls[0], i64::MAX), State::read(&urls[1], i64::MAX));
+async fn compare_state(
+    pair: &Pair,
+    sides: &[Side; 2],
+    labels: &[String; 2],
+    report: &mut Report,
+) -> Result<State> {
+    let read = async |index: usize| {
+        let api = Api::connect(&pair.members[index].url()).await?;
+        State::read_through(&sides[index].as_root(&api).await?, i64::MAX).await
+    };
+    let (left, right) = tokio::join!(read(0), read(1));
     let left = left.with_context(|| format!("read {}", labels[0]))?;
     let right = right.with_context(|| format!("read {}", labels[1]))?;
     ensure!(left == right, "{} and {} differ: {}", labels[0], labels[1], left.difference(&right));
