@@ -7,8 +7,8 @@
 mod common;
 
 use testkit::cluster::Kind;
-use testkit::differential::{Config, Stop, run};
-use testkit::programs;
+use testkit::differential::{Config, Rules, Stop, run};
+use testkit::{embed, programs};
 
 fn config(left: &str, right: &str) -> Config {
     Config {
@@ -38,6 +38,20 @@ fn check(config: &Config) {
 fn random_operations_get_equal_answers() {
     if programs::real_or_skip("random_operations_get_equal_answers").is_some() {
         check(&config("real", "ours"));
+    }
+}
+
+/// Root, users and strangers, while rights and passwords change; ours stands for the version that it is compared with.
+#[test]
+fn users_get_equal_answers() {
+    if programs::real_or_skip("users_get_equal_answers").is_some() {
+        check(&Config { users: Some(Rules::Old), ..config("real", "ours") });
+    }
+    for version in embed::VERSIONS {
+        if embed::are_there_or_skip("users_get_equal_answers") {
+            let (theirs, ours) = (embed::label(version), format!("ours-{version}"));
+            check(&Config { users: Some(Rules::Present), phases: 2, ..config(&theirs, &ours) });
+        }
     }
 }
 

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use proto::etcdserverpb as pb;
 use proto::mvccpb::Event;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use super::compare::{Tolerance, normalise_reply};
 use super::generate::{Generator, Known, TxnRanges};
@@ -275,7 +276,9 @@ async fn drive(
             anyhow::anyhow!("watch from {}: {refusal:?}", side.seen_events + 1)
         })?;
     let (last_revision, mut until) = tokio::sync::watch::channel(i64::MAX);
-    let watching = tokio::spawn(async move {
+    // Ends with this function, however that ends: the comparison waits for the last event.
+    let mut watching = JoinSet::new();
+    watching.spawn(async move {
         let mut seen = 0;
         loop {
             let message = tokio::select! {
@@ -326,7 +329,6 @@ async fn drive(
             let reply = normalise_reply(&request, reply, Tolerance::Contract);
             if answers.send((request, reply)).await.is_err() {
                 // The comparison found a difference and went away.
-                watching.abort();
                 return Ok(());
             }
         }
@@ -335,11 +337,12 @@ async fn drive(
     let wanted = if side.known.revision > side.seen_events { side.known.revision } else { 0 };
     side.seen_events = side.known.revision;
     let _ = last_revision.send(wanted);
-    tokio::time::timeout(EVENTS_TIMEOUT, watching)
+    tokio::time::timeout(EVENTS_TIMEOUT, watching.join_next())
         .await
         .with_context(|| {
             format!("the watch did not reach revision {wanted} in {EVENTS_TIMEOUT:?}")
         })?
+        .context("the watch is being waited for twice")?
         .context("join the watch")?
 }
 

@@ -213,9 +213,11 @@ impl Users {
     }
 
     fn new_user(&mut self) -> pb::AuthUserAddRequest {
-        let no_password = self.random.one_in(10);
+        let name = self.user();
+        // The test itself comes as root.
+        let no_password = name != ROOT && self.random.one_in(10);
         pb::AuthUserAddRequest {
-            name: self.user(),
+            name,
             password: self.random.pick(PASSWORDS).to_owned(),
             options: no_password.then_some(UserAddOptions { no_password }),
             ..Default::default()
