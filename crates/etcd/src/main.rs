@@ -3,13 +3,11 @@
 //! This file turns the outcome of reading the command line into output and an exit code; the member itself is
 //! [`server::Member`].
 
-mod flags;
-mod log;
-
 use std::io::Write as _;
 use std::process::ExitCode;
 
-use flags::{Notice, Parsed, Stop};
+use etcd_program::flags::{self, Notice, Parsed, Stop};
+use etcd_program::{discovery, log};
 use server::version;
 
 /// Requests are many small allocations, freed on other threads than they were made on.
@@ -46,41 +44,168 @@ fn main() -> ExitCode {
             say_stderr(&format!("{why}\n{}", flags::USAGE));
             ExitCode::from(USAGE)
         }
-        Err(Stop::Refused(why)) => {
-            log::install("info", log::Output::Stderr);
-            tracing::info!(args = ?args, "Running: ");
-            tracing::warn!(error = why, "failed to verify flags");
+        Err(Stop::Printed(why)) => {
+            say_stderr(&format!("{why}\n"));
             ExitCode::from(FAILED)
         }
+        Err(Stop::Shadowed { variable }) => {
+            install(&log::Settings::default());
+            tracing::error!(
+                zap_level = "fatal",
+                environment_variable = variable,
+                "conflicting environment variable is shadowed by corresponding command-line flag (either unset environment \
+                 variable or disable flag))"
+            );
+            ExitCode::from(FAILED)
+        }
+        Err(stop @ Stop::Refused { .. }) => refuse(&args, &stop),
     }
+}
+
+/// Says why nothing is started, as etcd does.
+fn refuse(args: &[String], stop: &Stop) -> ExitCode {
+    let Stop::Refused { notices, why } = stop else { return ExitCode::from(FAILED) };
+    install(&log::Settings::default());
+    notices.iter().filter(|notice| !is_late(notice)).for_each(report);
+    log_arguments(args);
+    tracing::warn!(error = why, "failed to verify flags");
+    if stop.is_about_missing_client_urls() {
+        tracing::warn!(error = why, "advertise client URLs are not set");
+    }
+    ExitCode::from(FAILED)
 }
 
 fn run(args: &[String], parsed: Parsed) -> ExitCode {
-    log::install(&parsed.log_level, parsed.log_output);
-    for notice in &parsed.notices {
-        report(notice);
+    if let Err(why) = log::install(&parsed.log) {
+        install(&log::Settings::default());
+        log_arguments(args);
+        tracing::warn!(error = why, "failed to verify flags");
+        return ExitCode::from(FAILED);
     }
-    tracing::info!(args = ?args, "Running: ");
-    match serve(parsed.config) {
+    parsed.notices.iter().filter(|notice| !is_late(notice)).for_each(report);
+    log_arguments(args);
+    parsed.notices.iter().filter(|notice| is_late(notice)).for_each(report);
+    match serve(parsed) {
         Ok(None) => ExitCode::SUCCESS,
         // The caller of a process that was stopped by a signal sees that signal, as with etcd.
         Ok(Some(signal)) => server::signal::die_by(signal),
-        Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "etcd stopped");
+        Err(End::Start(error)) => {
+            let error = format!("{error:#}");
+            tracing::warn!(error, "failed to start etcd");
+            // etcd's words, whatever it was.
+            tracing::error!(zap_level = "fatal", error, "discovery failed");
+            ExitCode::from(FAILED)
+        }
+        Err(End::Run(error)) => {
+            tracing::error!(zap_level = "fatal", error = format!("{error:#}"), "etcd stopped");
             ExitCode::from(FAILED)
         }
     }
 }
 
+/// Why the process ends without being asked to.
+enum End {
+    /// The member did not start.
+    Start(anyhow::Error),
+    /// It stopped.
+    Run(anyhow::Error),
+}
+
 /// Runs the member until a signal or an error stops it; returns the signal.
-fn serve(config: server::Config) -> anyhow::Result<Option<server::signal::Stop>> {
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("rpc").build()?;
+fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
+    let Parsed { mut config, discovery, memory_mlock, .. } = parsed;
+    if memory_mlock {
+        use rustix::mm::{MlockAllFlags, mlockall};
+        // Before there are threads: what they use counts too.
+        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).map_err(|error| {
+            End::Start(anyhow::Error::new(error).context("--memory-mlock: lock memory"))
+        })?;
+    }
+    look_at_data_dir(&config.data_dir).map_err(End::Start)?;
+    let is_new = !config.has_log();
+    if is_new && discovery.is_none() {
+        config.check_initial_cluster().map_err(|why| End::Start(anyhow::anyhow!(why)))?;
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("rpc")
+        .build()
+        .map_err(|error| End::Start(error.into()))?;
     runtime.block_on(async {
-        let member = server::Member::start(config).await?;
-        let signal = member.run_until_stopped().await?;
-        Ok(signal)
+        if let Some(discovery) = discovery.filter(|_| is_new) {
+            tokio::select! {
+                found = discovery::find(&discovery, &mut config) => {
+                    found.map_err(|error| End::Start(error.into()))?;
+                }
+                signal = server::signal::next() => {
+                    return signal.map(Some).map_err(|error| End::Start(error.into()));
+                }
+            }
+        }
+        let member =
+            server::Member::start(config).await.map_err(|error| End::Start(error.into()))?;
+        member.run_until_stopped().await.map_err(|error| End::Run(error.into()))
     })
+}
+
+/// Tells what lies in the data directory and is not ours. The proxy of v2 had a directory there, which makes it no member's.
+fn look_at_data_dir(data_dir: &std::path::Path) -> anyhow::Result<()> {
+    // One that is not there, or cannot be read, is the start's business.
+    let Ok(entries) = std::fs::read_dir(data_dir) else { return Ok(()) };
+    let data_dir = data_dir.display().to_string();
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        match name.as_str() {
+            "member" => {
+                tracing::info!(
+                    data_dir,
+                    dir_type = "member",
+                    "server has already been initialized"
+                );
+            }
+            // Certificates that were generated.
+            "fixtures" => {}
+            "proxy" => anyhow::bail!("invalid datadir; it holds the directory of a v2 proxy"),
+            _ => {
+                tracing::warn!(filename = name, data_dir, "found invalid file under data directory")
+            }
+        }
+    }
+    Ok(())
+}
+
+fn install(settings: &log::Settings) {
+    // To stderr this cannot fail.
+    let _ = log::install(settings);
+}
+
+/// The command line, without what is secret.
+fn log_arguments(args: &[String]) {
+    let mut is_secret = false;
+    let shown: Vec<String> = args
+        .iter()
+        .map(|arg| {
+            let was_secret = std::mem::take(&mut is_secret);
+            let bare = arg.trim_start_matches('-');
+            match bare.split_once('=') {
+                _ if was_secret => "***".to_owned(),
+                Some((name @ ("discovery-password" | "discovery-user"), _)) => {
+                    format!("--{name}=***")
+                }
+                _ => {
+                    is_secret = arg.starts_with('-')
+                        && matches!(bare, "discovery-password" | "discovery-user");
+                    log::without_passwords(arg)
+                }
+            }
+        })
+        .collect();
+    tracing::info!(args = ?shown, "Running: ");
+}
+
+/// What etcd tells after the command line.
+fn is_late(notice: &Notice) -> bool {
+    matches!(notice, Notice::DataDirDefault { .. })
 }
 
 fn report(notice: &Notice) {
@@ -95,10 +220,41 @@ fn report(notice: &Notice) {
         Notice::EnvironmentUnknown { assignment } => {
             tracing::warn!(environment_variable = assignment, "unrecognized environment variable");
         }
+        Notice::EnvironmentSpecial { key, value } => {
+            tracing::warn!(key, value, "cannot set special environment variable");
+        }
+        Notice::FileLoaded { path } => tracing::info!(
+            path,
+            "loaded server configuration, other configuration command line flags and environment variables will be ignored if \
+             provided"
+        ),
+        Notice::KeyUnknown { key } => {
+            tracing::warn!(key, "unknown key in the configuration file; it has no effect");
+        }
+        Notice::Sources { command_line, environment, file, ignored } => {
+            tracing::info!(
+                command_line = ?command_line,
+                environment = ?environment,
+                config_file = ?file,
+                "configuration values that are not defaults"
+            );
+            if !ignored.is_empty() {
+                tracing::warn!(
+                    ignored = ?ignored,
+                    "flags and environment variables are ignored next to a configuration file"
+                );
+            }
+        }
         Notice::DataDirDefault { path } => {
             tracing::warn!(data_dir = path, "'data-dir' was empty; using default");
         }
+        Notice::DefaultName => tracing::warn!(
+            name = "default",
+            "it isn't recommended to use default name, please set a value for --name. Note that etcd might run into issue when \
+             multiple members have the same default name"
+        ),
         Notice::Warning(text) => tracing::warn!("{text}"),
+        Notice::Information(text) => tracing::info!("{text}"),
     }
 }
 

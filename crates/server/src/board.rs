@@ -90,6 +90,12 @@ impl Board {
         self.pauses_overcome.fetch_max(pauses, Ordering::SeqCst);
     }
 
+    /// Whether the node loop has not ticked for so long.
+    pub(crate) fn is_silent_for(&self, limit: Duration) -> bool {
+        let ticked_ms = self.ticked_ms.load(Ordering::SeqCst);
+        Duration::from_millis(self.elapsed_ms().saturating_sub(ticked_ms)) > limit
+    }
+
     fn elapsed_ms(&self) -> u64 {
         u64::try_from(self.epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
     }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use ::bootstrap::{Beginning, Dirs, FoundingOptions, Member, Options, Origin};
 use machine::Quota;
@@ -10,7 +11,7 @@ use vfs::real::RealDir;
 
 use crate::config::Config;
 use crate::joining::{JoinError, Joining};
-use crate::{raft_log, version};
+use crate::{raft_log, told, version};
 
 /// Why a member cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -58,10 +59,62 @@ pub(crate) fn open(
     config: &Config,
     joining: Option<&Joining>,
     seed: u64,
+    has_begun: bool,
 ) -> Result<Member, StartError> {
-    let member = ::bootstrap::open(open_dirs(config)?, &options(config, joining, seed))?;
+    let options = options(config, joining, seed);
+    let begun = Instant::now();
+    let opened = open_dirs(config).and_then(|dirs| Ok(::bootstrap::open(dirs, &options)?));
+    let asked = options.asked_version.unwrap_or(options.machine.version);
+    // A directory's own version is known when it is open.
+    let version = opened.as_ref().map_or(asked, |member| member.machine.version());
+    told::start(config, version, has_begun);
+    let mut member = opened?;
+    tracing::info!(
+        path = %config.member_dir().join("snap").join("db").display(),
+        took = told::go_duration(begun.elapsed()),
+        "opened backend db"
+    );
     tell(config, &member);
+    defragment(config, &mut member)?;
     Ok(member)
+}
+
+/// Defragments the database if that gives back as much as was asked for.
+fn defragment(config: &Config, member: &mut Member) -> Result<(), StartError> {
+    if config.bootstrap_defrag_threshold_mib == 0 {
+        return Ok(());
+    }
+    let threshold = config.bootstrap_defrag_threshold_mib.saturating_mul(1024 * 1024);
+    let size = member.machine.writer().view().size();
+    if size.total_bytes.saturating_sub(size.in_use_bytes) < threshold {
+        tracing::info!(
+            current_db_size_bytes = size.total_bytes,
+            current_db_size = told::human_bytes(size.total_bytes),
+            current_db_size_in_use_bytes = size.in_use_bytes,
+            current_db_size_in_use = told::human_bytes(size.in_use_bytes),
+            bootstrap_defrag_threshold_bytes = threshold,
+            bootstrap_defrag_threshold = told::human_bytes(threshold),
+            "Skipping defragmentation"
+        );
+        return Ok(());
+    }
+    let failed = |error: String| StartError::System {
+        what: "defragment the database",
+        source: std::io::Error::other(error),
+    };
+    if let Some(job) = member.machine.writer().take_commit() {
+        job.run().map_err(|error| failed(error.to_string()))?;
+    }
+    if let Some(job) = member.machine.writer().take_defrag() {
+        tracing::info!("starting defragment");
+        let stats = job.run().map_err(|error| failed(error.to_string()))?;
+        tracing::info!(
+            size_before_bytes = stats.before.total_bytes,
+            size_after_bytes = stats.after.total_bytes,
+            "finished defragment"
+        );
+    }
+    Ok(())
 }
 
 /// Whether the member has a log, hence has begun.
@@ -135,6 +188,21 @@ fn tell(config: &Config, member: &Member) {
         snapshot_count = config.snapshot_count(version),
         "starting etcd server"
     );
+    tracing::info!(current_rev = member.machine.revision(), "kvstore restored");
+    match config.quota_bytes() {
+        Some(bytes) => tracing::info!(
+            quota_name = "v3-applier",
+            quota_size_bytes = bytes,
+            quota_size = told::human_bytes(bytes),
+            "enabled backend quota{}",
+            if config.quota_backend_bytes == 0 { " with default value" } else { "" }
+        ),
+        None => tracing::info!(
+            quota_name = "v3-applier",
+            quota_size_bytes = config.quota_backend_bytes,
+            "disabled backend quota"
+        ),
+    }
     if !version.has_learners_max() && config.max_learners != 1 {
         tracing::warn!("--max-learners is of no effect before 3.6: there is one learner at a time");
     }

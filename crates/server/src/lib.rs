@@ -40,6 +40,7 @@ mod secure;
 pub mod signal;
 mod socket;
 mod systemd;
+mod told;
 pub mod version;
 mod watching;
 

@@ -28,6 +28,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
+    /// Host and port, for the log.
+    pub(crate) fn address(&self) -> String {
+        self.listener.local_addr().map_or_else(|_| self.url.to_string(), |at| at.to_string())
+    }
+
     /// The socket, and what secures it if its URL says so.
     pub(crate) fn into_parts(self, tls: Option<&Acceptor>) -> (TcpListener, Option<Acceptor>) {
         let tls = tls.filter(|_| self.url.is_secure()).cloned();
@@ -90,7 +95,7 @@ pub(crate) async fn serve(
     options: GrpcOptions,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let address = listener.url.to_string();
+    let address = listener.address();
     let (listener, tls) = listener.into_parts(tls);
     let mut server = tonic::transport::Server::builder()
         .accept_http1(true)

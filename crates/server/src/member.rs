@@ -29,6 +29,7 @@ use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
 use crate::{
     cluster_version, compactor, first_election, grpc, http, listen, peer_port, publish, systemd,
+    told,
 };
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
@@ -84,11 +85,18 @@ impl Member {
     pub async fn start(config: Config) -> Result<Self, StartError> {
         let signals = Stops::listen()
             .map_err(|source| StartError::System { what: "listen to signals", source })?;
-        log_start(&config);
         // Before anything is written: a port that is taken must not leave a half-made directory.
         let own_config = config.clone();
         let secured = off_executor(move || Secured::of(&own_config)).await?;
+        tracing::info!(
+            listen_peer_urls = ?told::urls(&config.listen_peer_urls),
+            "configuring peer listeners"
+        );
         let peer_listeners = listen::bind(&config.listen_peer_urls).await?;
+        tracing::info!(
+            listen_client_urls = ?told::urls(&config.listen_client_urls),
+            "configuring client listeners"
+        );
         let client_listeners = listen::bind(&config.listen_client_urls).await?;
 
         let unix_ms = SystemTime::now()
@@ -99,10 +107,11 @@ impl Member {
         let joining =
             if has_begun { None } else { joining::survey(&config, &secured.dialler).await? };
         let own_config = config.clone();
-        let (parts, joining) = off_executor(move || {
-            Ok((bootstrap::open(&own_config, joining.as_ref(), unix_ms)?, joining))
+        let opened = off_executor(move || {
+            Ok((bootstrap::open(&own_config, joining.as_ref(), unix_ms, has_begun)?, joining))
         })
-        .await?;
+        .await;
+        let (parts, joining) = opened?;
         let (mut member, watching) =
             Self::start_stages(config, &secured.dialler, parts, joining, unix_ms, signals)?;
 
@@ -110,7 +119,17 @@ impl Member {
         if let Some(transport) = member.core.peers.transport() {
             peer_routes = peer_routes.merge(transport.routes());
         }
+        tracing::info!(
+            local_member_id = format!("{:x}", member.core.member_id),
+            initial_advertise_peer_urls = ?told::urls(&member.core.config.initial_advertise_peer_urls),
+            listen_peer_urls = ?told::urls(&member.core.config.listen_peer_urls),
+            advertise_client_urls = ?told::urls(&member.core.config.advertise_client_urls),
+            listen_client_urls = ?told::urls(&member.core.config.listen_client_urls),
+            listen_metrics_urls = ?told::urls(&member.core.config.listen_metrics_urls),
+            "now serving peer/client/metrics"
+        );
         for listener in peer_listeners {
+            tracing::info!(address = listener.address(), "serving peer traffic");
             let (listener, tls) = listener.into_parts(secured.peers.as_ref());
             member.listeners.spawn(peer::serve(
                 listener,
@@ -137,7 +156,10 @@ impl Member {
             }
             _ = removal.wait_for(|removed| *removed) => return Ok(member),
         }
-        let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
+        let routes = http::client_routes(
+            &member.core,
+            grpc::watched(&member.core, grpc::routes(&member.core, &watching)),
+        );
         for listener in client_listeners {
             let options = listen::GrpcOptions::of(&member.core.config);
             let (routes, stopping) = (routes.clone(), member.stopping.subscribe());
@@ -147,6 +169,9 @@ impl Member {
             });
         }
         systemd::ready();
+        if let Some(interval) = systemd::watchdog_interval() {
+            member.tasks.spawn(systemd::watch(Arc::clone(&member.core), interval));
+        }
         Ok(member)
     }
 
@@ -274,6 +299,7 @@ impl Member {
                 compaction_batch: config.compaction_batch_limit,
                 compaction_pause: config.compaction_sleep,
                 lease_extension: config.election,
+                slow_after: config.warning_apply_duration,
             },
             epoch,
             state: State::new(snapshot_index, compaction),
@@ -377,6 +403,12 @@ impl Member {
         let known = self.core.facts.get();
         let voters = known.membership.members().filter(|member| !member.is_learner).count();
         if !self.core.board.is_leader() || voters < 2 {
+            if voters == 1 {
+                tracing::info!(
+                    local_member_id = format!("{:x}", self.core.member_id),
+                    "skipped leadership transfer for single voting member cluster"
+                );
+            }
             return;
         }
         let mut leadership = self.core.board.leadership();
@@ -391,7 +423,14 @@ impl Member {
 
     /// Turns clients away, then lets the stages end in the order of the data.
     pub(crate) async fn stop(mut self) {
-        tracing::info!("closing etcd server");
+        let (name, data_dir) = (self.core.config.name.clone(), self.core.config.data_dir.clone());
+        tracing::info!(
+            name,
+            data_dir = %data_dir.display(),
+            advertise_peer_urls = ?told::urls(&self.core.config.initial_advertise_peer_urls),
+            advertise_client_urls = ?told::urls(&self.core.config.advertise_client_urls),
+            "closing etcd server"
+        );
         self.yield_leadership().await;
         self.stopping.send_replace(true);
         self.tasks.abort_all();
@@ -407,7 +446,7 @@ impl Member {
         let _ = joined.await;
         self.core.waiters.clear();
         self.listeners.shutdown().await;
-        tracing::info!("closed etcd server");
+        tracing::info!(name, data_dir = %data_dir.display(), "closed etcd server");
     }
 }
 
@@ -440,28 +479,6 @@ fn preallocate(preallocator: &wal::Preallocator, inbox: &Receiver<()>) {
             tracing::warn!(error = %error, "failed to make the next segment of the WAL ready");
         }
     }
-}
-
-fn log_start(config: &Config) {
-    let urls = |urls: &[crate::config::Url]| {
-        urls.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
-    };
-    tracing::info!(
-        retcd_version = crate::version::OWN,
-        name = config.name,
-        data_dir = %config.data_dir.display(),
-        wal_dir = %config.wal_path().display(),
-        heartbeat_interval = ?config.heartbeat,
-        election_timeout = ?config.election,
-        initial_advertise_peer_urls = urls(&config.initial_advertise_peer_urls),
-        listen_peer_urls = urls(&config.listen_peer_urls),
-        advertise_client_urls = urls(&config.advertise_client_urls),
-        listen_client_urls = urls(&config.listen_client_urls),
-        quota_backend_bytes = config.quota_backend_bytes,
-        max_request_bytes = config.max_request_bytes,
-        auto_compaction = ?config.auto_compaction,
-        "starting an etcd server"
-    );
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 
 use crate::request::{Core, Refusal};
+use crate::told;
 
 /// Pause before another try.
 const RETRY: Duration = Duration::from_millis(100);
@@ -29,7 +30,14 @@ pub(crate) async fn publish(core: &Core) {
     }
     tracing::info!(
         local_member_id = format!("{:x}", core.member_id),
+        local_member_attributes = format!(
+            "{{Name:{} ClientURLs:[{}]}}",
+            core.config.name,
+            told::urls(&core.config.advertise_client_urls).join(" ")
+        ),
+        request_path = format!("/0/members/{:x}/attributes", core.member_id),
         cluster_id = format!("{:x}", core.cluster_id),
+        publish_timeout = told::go_duration(core.config.request_timeout()),
         "published local member to cluster through raft"
     );
 }

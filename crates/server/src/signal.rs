@@ -47,6 +47,14 @@ impl Stops {
     }
 }
 
+/// Waits for such a signal: for what comes before there is a member.
+///
+/// # Errors
+/// Signals cannot be listened to.
+pub async fn next() -> std::io::Result<Stop> {
+    Ok(Stops::listen()?.next().await)
+}
+
 /// Ends the process by the signal, with its default effect. Process 1 has no default effects and exits instead.
 #[must_use]
 pub fn die_by(stop: Stop) -> ExitCode {

@@ -35,7 +35,7 @@ pub fn banner() -> String {
 }
 
 /// Go's name for the processor.
-fn go_arch() -> &'static str {
+pub(crate) fn go_arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",

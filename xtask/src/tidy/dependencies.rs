@@ -29,6 +29,7 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("logos-codegen", "as logos"),
     ("logos-derive", "as logos"),
     ("syn", "derive macros move to 3 one by one; build time only"),
+    ("synstructure", "derive macros of asn1-rs stay with 0.13; build time only"),
     ("untrusted", "aws-lc-rs and rustls-webpki move apart"),
     ("unicode-width", "miette (code generation only) stays with 0.1"),
 ];

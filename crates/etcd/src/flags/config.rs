@@ -5,23 +5,34 @@ use std::time::Duration;
 
 use server::config::{AutoCompaction, ClusterState, Config, Url, parse_initial_cluster};
 
-use super::parse::Values;
-use super::table::{Service, find};
-use super::{Notice, go, security};
-use crate::log::Output;
+use super::gates::Gates;
+use super::parse::{Source, Values};
+use super::table::{Kind, Service, find};
+use super::{Notice, discovery, go, not_yet, security};
+use crate::discovery::Discovery;
 
 /// etcd refuses a longer election timeout.
 const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 /// Above this etcd warns.
 const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
+/// etcd raises a shorter interval to this.
+const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
+/// etcd raises shorter timeouts to this.
+const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
+/// How etcd begins about URLs in a file that cannot be read: this alone goes to stderr, not to the log.
+pub(super) const URLS_UNUSABLE: &str = "unexpected error setting up ";
+/// What etcd says about clients' URLs that nobody is told of.
+pub(super) const ADVERTISE_MISSING: &str =
+    "--advertise-client-urls is required when --listen-client-urls is set explicitly";
+
 /// Looks values up: what was given, else the default.
 pub(super) struct Lookup<'a> {
-    values: &'a Values,
+    pub(super) values: &'a Values,
 }
 
 impl Lookup<'_> {
-    fn is_given(&self, name: &str) -> bool {
+    pub(super) fn is_given(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
@@ -42,7 +53,7 @@ impl Lookup<'_> {
             .ok_or_else(|| unreadable(name))
     }
 
-    fn duration(&self, name: &str) -> Result<Duration, String> {
+    pub(super) fn duration(&self, name: &str) -> Result<Duration, String> {
         go::duration(&self.text(name)).ok_or_else(|| unreadable(name))
     }
 
@@ -62,8 +73,7 @@ impl Lookup<'_> {
         if text.is_empty() {
             return Ok(Vec::new());
         }
-        Url::parse_list(&text)
-            .map_err(|error| format!("unexpected error setting up {name}: {error}"))
+        Url::parse_list(&text).map_err(|error| format!("{URLS_UNUSABLE}{name}: {error}"))
     }
 }
 
@@ -71,20 +81,16 @@ fn unreadable(name: &str) -> String {
     format!("--{name} has a value that cannot be read")
 }
 
-/// How and where to log.
-pub(super) struct Logging {
-    pub(super) level: String,
-    pub(super) output: Output,
-}
-
-/// Makes the configuration, and says how to log.
+/// Makes the configuration of the member; says besides how other members are found.
 pub(super) fn build(
     values: &Values,
     notices: &mut Vec<Notice>,
-) -> Result<(Config, Logging), String> {
-    refuse_what_is_not_there(values)?;
+) -> Result<(Config, Option<Discovery>), String> {
     let get = Lookup { values };
-    let log = logging(&get)?;
+    refuse_two_names(values)?;
+    refuse_what_is_not_there(values)?;
+    tell_what_is_of_old(values, notices);
+    let gates = Gates::of(&get)?;
 
     let name = get.text("name");
     let data_dir = match get.text("data-dir") {
@@ -99,27 +105,57 @@ pub(super) fn build(
     let listen_client_urls = get.urls("listen-client-urls")?;
     let initial_advertise_peer_urls = get.urls("initial-advertise-peer-urls")?;
     let advertise_client_urls = get.urls("advertise-client-urls")?;
-    for url in listen_peer_urls.iter().chain(&listen_client_urls) {
+    let listen_client_http_urls = get.urls("listen-client-http-urls")?;
+    let listen_metrics_urls = get.urls("listen-metrics-urls")?;
+    let listened = || {
+        listen_peer_urls
+            .iter()
+            .chain(&listen_client_urls)
+            .chain(&listen_client_http_urls)
+            .chain(&listen_metrics_urls)
+    };
+    for url in listened() {
         url.check_bindable().map_err(|error| error.to_string())?;
     }
-    for url in listen_peer_urls
-        .iter()
-        .chain(&listen_client_urls)
-        .chain(&initial_advertise_peer_urls)
-        .chain(&advertise_client_urls)
-    {
+    if listen_client_http_urls.is_empty() {
+        notices.push(Notice::Warning(
+            "Running http and grpc server on single port. This is not recommended for production."
+                .to_owned(),
+        ));
+    }
+    for url in listened().chain(&initial_advertise_peer_urls).chain(&advertise_client_urls) {
         url.check_served().map_err(|error| error.to_string())?;
     }
-    if get.is_given("listen-client-urls") && !get.is_given("advertise-client-urls") {
-        return Err(
-            "--advertise-client-urls is required when --listen-client-urls is set explicitly"
-                .to_owned(),
-        );
-    }
+    let discovery = discovery::build(&get)?;
 
     let heartbeat_ms = get.integer::<u64>("heartbeat-interval")?;
     let election_ms = get.integer::<u64>("election-timeout")?;
     check_intervals(heartbeat_ms, election_ms)?;
+    // A file may leave the default standing.
+    let is_asked_for = |name: &str| {
+        values
+            .get(name)
+            .is_some_and(|given| given.source != Source::File && !given.value.is_empty())
+    };
+    if is_asked_for("listen-client-urls") && !get.is_given("advertise-client-urls") {
+        return Err(ADVERTISE_MISSING.to_owned());
+    }
+    let mode = get.text("auto-compaction-mode");
+    match mode.as_str() {
+        "periodic" | "revision" => {}
+        "" => return Err("undefined auto-compaction-mode".to_owned()),
+        other => return Err(format!("unknown auto-compaction-mode {other:?}")),
+    }
+    let compact_hash_check_time = get.duration("compact-hash-check-time")?;
+    if compact_hash_check_time.is_zero() {
+        let name = values
+            .get("compact-hash-check-time")
+            .map_or("compact-hash-check-time", |given| given.as_name.as_str());
+        return Err(format!("--{name} must be >0 (set to 0s)"));
+    }
+    if name == "default" {
+        notices.push(Notice::DefaultName);
+    }
 
     let max_request_bytes = get.integer::<u64>("max-request-bytes")?;
     if max_request_bytes > RECOMMENDED_REQUEST_BYTES_MAX {
@@ -129,7 +165,7 @@ pub(super) fn build(
         )));
     }
 
-    let initial_cluster = if get.is_given("initial-cluster") {
+    let initial_cluster = if get.is_given("initial-cluster") && discovery.is_none() {
         parse_initial_cluster(&get.text("initial-cluster"))?
     } else {
         // Untouched, it means this member alone, under its own name and URLs.
@@ -137,14 +173,16 @@ pub(super) fn build(
     };
 
     let security = security::build(&get, notices)?;
-    let has_checkpoints = get.boolean("experimental-enable-lease-checkpoint")?;
-    let keeps_checkpoints = get.boolean("experimental-enable-lease-checkpoint-persist")?;
-    if keeps_checkpoints && !has_checkpoints {
-        return Err(
-            "setting experimental-enable-lease-checkpoint-persist requires experimental-enable-lease-checkpoint"
+    let has_checkpoints = gates.is_on("LeaseCheckpoint");
+    let keeps_checkpoints = gates.is_on("LeaseCheckpointPersist");
+    if has_checkpoints && !keeps_checkpoints {
+        notices.push(Notice::Warning(
+            "Detected that checkpointing is enabled without persistence. Consider enabling feature gate \
+             LeaseCheckpointPersist"
                 .to_owned(),
-        );
+        ));
     }
+    let progress = get.duration_or("watch-progress-notify-interval", Duration::from_secs(600))?;
 
     let config = Config {
         client_tls: security.client_tls,
@@ -189,10 +227,7 @@ pub(super) fn build(
             .then_some(server::config::LEASE_CHECKPOINT_INTERVAL),
         lease_checkpoint_persist: keeps_checkpoints,
         downgrade_check_interval: get.duration("downgrade-check-time")?,
-        auto_compaction: auto_compaction(
-            &get.text("auto-compaction-mode"),
-            &get.text("auto-compaction-retention"),
-        )?,
+        auto_compaction: auto_compaction(&mode, &get.text("auto-compaction-retention"))?,
         max_request_bytes,
         max_txn_ops: get.integer("max-txn-ops")?,
         max_concurrent_streams: get.integer("max-concurrent-streams")?,
@@ -209,16 +244,106 @@ pub(super) fn build(
         },
         compaction_sleep: get
             .duration_or("compaction-sleep-interval", Duration::from_millis(10))?,
-        watch_progress_interval: get
-            .duration_or("watch-progress-notify-interval", Duration::from_secs(600))?
-            .max(Duration::from_millis(100)),
+        watch_progress_interval: progress.max(WATCH_PROGRESS_MIN),
         keepalive_interval: get.duration("grpc-keepalive-interval")?,
         keepalive_timeout: get.duration("grpc-keepalive-timeout")?,
         enable_grpc_gateway: get.boolean("enable-grpc-gateway")?,
+        listen_client_http_urls,
+        listen_metrics_urls,
+        cors: get.list("cors"),
+        host_whitelist: get.list("host-whitelist"),
+        metrics_extensive: match get.text("metrics").as_str() {
+            "extensive" => true,
+            "basic" | "" => false,
+            other => return Err(format!("--metrics is basic or extensive, not {other:?}")),
+        },
+        enable_pprof: get.boolean("enable-pprof")?,
+        keepalive_min_time: get.duration("grpc-keepalive-min-time")?,
+        auth_token: get.text("auth-token"),
+        auth_token_ttl: get.integer("auth-token-ttl")?,
+        bcrypt_cost: get.integer("bcrypt-cost")?,
+        initial_corrupt_check: gates.is_on("InitialCorruptCheck"),
+        corrupt_check_time: get.duration("corrupt-check-time")?,
+        compact_hash_check_enabled: gates.is_on("CompactHashCheck"),
+        compact_hash_check_time,
+        warning_apply_duration: get.duration("warning-apply-duration")?,
+        warning_unary_request_duration: get
+            .duration_or("warning-unary-request-duration", Duration::from_millis(300))?,
+        bootstrap_defrag_threshold_mib: get.integer("bootstrap-defrag-threshold-megabytes")?,
+        unsafe_no_fsync: get.boolean("unsafe-no-fsync")?,
+        socket_reuse_port: get.boolean("socket-reuse-port")?,
+        feature_gates: gates.summary(),
         name,
     };
-    check_own_entry(&config)?;
-    Ok((config, log))
+    if progress < WATCH_PROGRESS_MIN {
+        notices.push(Notice::Warning(format!(
+            "the watch progress notify interval is raised from {progress:?} to {WATCH_PROGRESS_MIN:?}"
+        )));
+    }
+    for name in ["raft-read-timeout", "raft-write-timeout"] {
+        if get.is_given(name) && get.duration(name)? < RAFT_TIMEOUT_MIN {
+            notices.push(Notice::Information(format!(
+                "{name} increased to minimum value: {RAFT_TIMEOUT_MIN:?}"
+            )));
+        } else if get.duration(name)? > RAFT_TIMEOUT_MIN {
+            notices.push(Notice::Warning(format!(
+                "--{name}={} has no effect: connections between members have limits of their own",
+                get.text(name)
+            )));
+        }
+    }
+    if get.is_given("discovery-srv-name") && discovery.is_none() {
+        notices.push(Notice::Warning(
+            "--discovery-srv-name has no effect without --discovery-srv".to_owned(),
+        ));
+    }
+    not_yet::check(&config)?;
+    Ok((config, discovery))
+}
+
+/// A flag under two names says two things.
+fn refuse_two_names(values: &Values) -> Result<(), String> {
+    for (name, given) in values {
+        if let Some(other) = &given.other {
+            let old = if given.as_name == *name { other } else { &given.as_name };
+            if *name == "warning-unary-request-duration" {
+                return Err(format!("both --{old} and --{name} flags are set. Use only --{name}"));
+            }
+            return Err(format!(
+                "cannot set --{old} and --{name} at the same time, please use --{name} only"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Names and flags that etcd has given up, or that are of no effect here, are told.
+fn tell_what_is_of_old(values: &Values, notices: &mut Vec<Notice>) {
+    for (name, given) in values {
+        let old = &given.as_name;
+        if let Some(gate) = super::gates::of_flag(name) {
+            notices.push(Notice::Warning(format!(
+                "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."
+            )));
+        } else if old != name {
+            notices.push(Notice::Warning(format!(
+                "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{name}' instead."
+            )));
+        } else if *name == "max-snapshots" {
+            notices.push(Notice::Warning(
+                "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."
+                    .to_owned(),
+            ));
+        } else if let Some(flag) = find(name)
+            && flag.service == Service::Ignored
+            && given.value != flag.default
+        {
+            notices.push(Notice::Warning(format!(
+                "--{name}={} is accepted and has no effect",
+                given.value
+            )));
+        }
+    }
 }
 
 /// A flag that asks for something this program does not do yet stops it, by name.
@@ -229,47 +354,38 @@ fn refuse_what_is_not_there(values: &Values) -> Result<(), String> {
             && given.value != flag.default
             && !asks_for_nothing(flag.kind, given, flag.default)
         {
-            return Err(format!(
-                "--{}={} is a flag of etcd that retcd does not serve yet; only its default ({:?}) is accepted",
-                given.as_name, given.value, flag.default
-            ));
+            return Err(match flag.name {
+                "enable-v2" | "experimental-enable-v2v3" => format!(
+                    "--{}={}: the v2 API is gone; etcd 3.6 has no such flag either. Clients speak v3 (ETCDCTL_API=3)",
+                    given.as_name, given.value
+                ),
+                "proxy" => format!(
+                    "--proxy={}: the proxy of v2 is gone; use 'etcd grpc-proxy' or 'etcd gateway'",
+                    given.value
+                ),
+                "discovery" | "discovery-proxy" => format!(
+                    "--{}={}: discovery over the v2 API is not served; use --discovery-token and --discovery-endpoints \
+                     (v3 discovery), --discovery-srv or --initial-cluster",
+                    given.as_name, given.value
+                ),
+                _ => format!(
+                    "--{}={} is a flag of etcd that retcd does not serve yet; only its default ({:?}) is accepted",
+                    given.as_name, given.value, flag.default
+                ),
+            });
         }
     }
     Ok(())
 }
 
 /// Whether a value that is spelled in another way than the default means the same.
-fn asks_for_nothing(kind: super::table::Kind, given: &super::parse::Given, default: &str) -> bool {
-    use super::table::Kind;
+fn asks_for_nothing(kind: Kind, given: &super::parse::Given, default: &str) -> bool {
     match kind {
         Kind::Bool => go::boolean(&given.value) == go::boolean(default),
         Kind::Unsigned(_) | Kind::Signed => go::integer(&given.value) == go::integer(default),
         Kind::Duration => go::duration(&given.value) == go::duration(default),
-        Kind::Text | Kind::Urls | Kind::OneOf(_) => false,
+        Kind::Text | Kind::Urls | Kind::List | Kind::OneOf(_) => false,
     }
-}
-
-fn logging(get: &Lookup<'_>) -> Result<Logging, String> {
-    match get.text("logger").as_str() {
-        "zap" => {}
-        "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
-        other => return Err(format!("unknown logger option {other:?}")),
-    }
-    const LEVELS: &[&str] = &["debug", "info", "warn", "error", "dpanic", "panic", "fatal"];
-    let level = get.text("log-level");
-    if !LEVELS.contains(&level.as_str()) {
-        return Err(format!("unknown log level {level:?}; it is one of {}", LEVELS.join(", ")));
-    }
-    let output = match get.text("log-outputs").as_str() {
-        "default" | "stderr" => Output::Stderr,
-        "stdout" => Output::Stdout,
-        other => {
-            return Err(format!(
-                "--log-outputs={other} is not served yet: only default, stderr and stdout are"
-            ));
-        }
-    };
-    Ok(Logging { level, output })
 }
 
 fn check_intervals(heartbeat_ms: u64, election_ms: u64) -> Result<(), String> {
@@ -326,28 +442,4 @@ fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String
         }
         other => Err(format!("unknown auto-compaction-mode {other:?}")),
     }
-}
-
-/// The member's own entry in `--initial-cluster` must be there and say what `--initial-advertise-peer-urls` says.
-fn check_own_entry(config: &Config) -> Result<(), String> {
-    let Some((_, urls)) = config.initial_cluster.iter().find(|(name, _)| *name == config.name)
-    else {
-        return Err(format!(
-            "couldn't find local name {:?} in the initial cluster configuration",
-            config.name
-        ));
-    };
-    let (mut listed, mut advertised) = (urls.clone(), config.initial_advertise_peer_urls.clone());
-    listed.sort();
-    advertised.sort();
-    if listed != advertised {
-        let list = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
-        return Err(format!(
-            "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}",
-            config.name,
-            list(&listed),
-            list(&advertised)
-        ));
-    }
-    Ok(())
 }

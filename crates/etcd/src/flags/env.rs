@@ -1,8 +1,8 @@
 //! `ETCD_*` variables: each flag has one. A flag given on the command line and in the environment is an error in etcd, even
 //! when both say the same.
 
-use super::parse::{Given, Values, check};
-use super::table::{ALIASES, FLAGS, GATES, find};
+use super::parse::{Given, Source, Values, check, insert};
+use super::table::{find, names};
 use super::{Notice, Stop};
 
 /// The variable that sets a flag.
@@ -16,31 +16,39 @@ pub(super) fn merge(
     values: &mut Values,
 ) -> Result<Vec<Notice>, Stop> {
     let mut notices = Vec::new();
-    let names = FLAGS
-        .iter()
-        .map(|flag| flag.name)
-        .chain(ALIASES.iter().map(|(old, _)| *old))
-        .chain(GATES.iter().map(|(gate, _)| *gate));
-    for name in names.filter(|name| *name != "version") {
+    if let Some((key, value)) =
+        environment.iter().find(|(key, value)| key == "ETCD_VERSION" && !value.is_empty())
+    {
+        notices.push(Notice::EnvironmentSpecial { key: key.clone(), value: value.clone() });
+    }
+    for name in names().filter(|name| *name != "version") {
         let variable = variable(name);
         let Some((_, value)) = environment.iter().find(|(key, _)| *key == variable) else {
             continue;
         };
         let Some(flag) = find(name) else { continue };
-        if values.contains_key(flag.name) {
-            return Err(Stop::Refused(format!(
-                "conflicting environment variable {variable:?} is shadowed by corresponding command-line flag (either unset \
-                 environment variable or disable flag))"
-            )));
+        let is_on_command_line = |given: &Given| {
+            given.source == Source::CommandLine
+                && (given.as_name == name || given.other.as_deref() == Some(name))
+        };
+        if values.get(flag.name).is_some_and(is_on_command_line) {
+            return Err(Stop::Shadowed { variable });
         }
         if value.is_empty() {
             continue;
         }
         check(flag, value).map_err(|why| {
-            Stop::Refused(format!("invalid value {value:?} for {variable}: {why}"))
+            Stop::refused(format!("invalid value {value:?} for {variable}: {why}"))
         })?;
-        values.insert(flag.name, Given { as_name: name.to_owned(), value: value.clone() });
-        notices.push(Notice::EnvironmentUsed { name: variable, value: value.clone() });
+        let given = Given {
+            as_name: name.to_owned(),
+            value: value.clone(),
+            source: Source::Environment,
+            other: None,
+        };
+        insert(values, flag, given);
+        let value = redacted(flag.name, value);
+        notices.push(Notice::EnvironmentUsed { name: variable, value });
     }
     notices.extend(unknown(environment));
     Ok(notices)
@@ -49,13 +57,28 @@ pub(super) fn merge(
 /// Variables with etcd's prefix that set nothing: most likely a misspelling.
 fn unknown(environment: &[(String, String)]) -> impl Iterator<Item = Notice> {
     /// Variables that are read elsewhere, or by the tests of etcd.
-    const KNOWN: &[&str] = &["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY"];
+    const KNOWN: &[&str] = &["ETCD_UNSUPPORTED_ARCH", "ETCD_VERIFY", "ETCD_VERSION"];
     environment
         .iter()
         .filter(|(key, _)| key.starts_with("ETCD_") && !KNOWN.contains(&key.as_str()))
-        .filter(|(key, _)| {
-            let name = key["ETCD_".len()..].to_lowercase().replace('_', "-");
-            find(&name).is_none_or(|flag| flag.name == "version")
-        })
+        .filter(|(key, _)| !is_known(key))
         .map(|(key, value)| Notice::EnvironmentUnknown { assignment: format!("{key}={value}") })
+}
+
+/// Whether a variable sets a flag.
+pub(super) fn is_known(key: &str) -> bool {
+    key.strip_prefix("ETCD_")
+        .is_some_and(|name| find(&name.to_lowercase().replace('_', "-")).is_some())
+}
+
+/// A value for the log.
+fn redacted(name: &str, value: &str) -> String {
+    match name {
+        "discovery-password" => "***".to_owned(),
+        "discovery-user" => match value.split_once(':') {
+            Some((user, _)) => format!("{user}:***"),
+            None => value.to_owned(),
+        },
+        _ => crate::log::without_passwords(value),
+    }
 }

@@ -70,6 +70,14 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     (nanos <= 9.223e18).then(|| Duration::from_secs_f64(nanos / 1e9))
 }
 
+/// A system's error as Go writes it.
+pub(super) fn system_error(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut letters = text.chars();
+    letters.next().map(|first| first.to_lowercase().chain(letters).collect()).unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,10 +13,32 @@ pub(super) struct Given {
     /// The name it was given by, which may be an old one.
     pub(super) as_name: String,
     pub(super) value: String,
+    pub(super) source: Source,
+    /// Another name by which the same flag was given too.
+    pub(super) other: Option<String>,
+}
+
+/// Where a value comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Source {
+    CommandLine,
+    Environment,
+    File,
 }
 
 /// Given flags by their current names.
 pub(super) type Values = BTreeMap<&'static str, Given>;
+
+/// Adds a value: the last one counts, and a different name is remembered.
+pub(super) fn insert(values: &mut Values, flag: &'static Flag, mut given: Given) {
+    if let Some(before) = values.get(flag.name) {
+        given.other = match before.as_name != given.as_name {
+            true => Some(before.as_name.clone()),
+            false => before.other.clone(),
+        };
+    }
+    values.insert(flag.name, given);
+}
 
 /// Reads all arguments, or says where they stop making sense.
 pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
@@ -67,7 +89,12 @@ pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
             wants_version = go::boolean(&value).unwrap_or(false);
             continue;
         }
-        values.insert(flag.name, Given { as_name: name.to_owned(), value });
+        let as_name = name.to_owned();
+        insert(
+            &mut values,
+            flag,
+            Given { as_name, value, source: Source::CommandLine, other: None },
+        );
     }
     if wants_version { Err(Stop::Version) } else { Ok(values) }
 }
@@ -77,7 +104,7 @@ fn positional(argument: &str, wants_version: bool) -> Stop {
     if wants_version {
         Stop::Version
     } else {
-        Stop::Refused(format!("'{argument}' is not a valid flag"))
+        Stop::refused(format!("'{argument}' is not a valid flag"))
     }
 }
 
@@ -89,6 +116,7 @@ fn bad_value(flag: &Flag, name: &str, value: &str, why: &str) -> String {
         | Kind::Signed
         | Kind::Duration
         | Kind::Urls
+        | Kind::List
         | Kind::OneOf(_) => {
             format!("invalid value {value:?} for flag -{name}: {why}")
         }
@@ -99,7 +127,8 @@ fn bad_value(flag: &Flag, name: &str, value: &str, why: &str) -> String {
 pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
     let parse_error = || "parse error".to_owned();
     match flag.kind {
-        Kind::Text => Ok(()),
+        Kind::Text if flag.name == "cors" => origins(value),
+        Kind::Text | Kind::List => Ok(()),
         Kind::Bool => go::boolean(value).map(drop).ok_or_else(parse_error),
         Kind::Unsigned(bits) => {
             let number = go::integer(value).ok_or_else(parse_error)?;
@@ -121,4 +150,12 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
             words.contains(&value).then_some(()).ok_or_else(|| "invalid value".to_owned())
         }
     }
+}
+
+/// Origins are URLs, or any.
+fn origins(value: &str) -> Result<(), String> {
+    for item in value.split(',').map(str::trim).filter(|item| !matches!(*item, "" | "*")) {
+        Url::parse(item).map_err(|error| error.to_string())?;
+    }
+    Ok(())
 }

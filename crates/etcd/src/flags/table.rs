@@ -1,4 +1,8 @@
-//! Every flag of etcd 3.5 to 3.7: its kind, its default, and whether this program serves it.
+//! Every flag of etcd 3.5 to 3.7: its kind, its default, its key in the configuration file, the versions that have it, and
+//! whether this program serves it.
+//!
+//! This table is the only place that names flags one by one for reading them: the command line, the environment, the
+//! configuration file and `--help` all go through it. What a flag means is in `config`.
 
 /// How a value is read, and what a wrong one is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,9 +12,12 @@ pub(super) enum Kind {
     /// Unsigned, at most this many bits.
     Unsigned(u32),
     Signed,
+    /// Text as Go writes it on the command line, nanoseconds in the configuration file.
     Duration,
-    /// A list of URLs, checked when read.
+    /// A list of URLs, checked when read; in the configuration file it is one text with commas.
     Urls,
+    /// A list of words: with commas on the command line, a sequence in the configuration file.
+    List,
     /// One of these words.
     OneOf(&'static [&'static str]),
 }
@@ -20,9 +27,9 @@ pub(super) enum Kind {
 pub(super) enum Service {
     /// Served.
     Yes,
-    /// A flag of etcd whose feature is not there yet: accepted at its default only.
+    /// A flag of etcd whose feature is not there: accepted at its default only.
     Later,
-    /// A flag without effect in the etcd versions that this program stands for: accepted and ignored.
+    /// A flag without effect here: accepted, and anything but its default gets a warning.
     Ignored,
 }
 
@@ -35,6 +42,50 @@ pub(super) struct Flag {
     pub(super) service: Service,
     /// What it is for, in a line of `--help`.
     pub(super) help: &'static str,
+    /// Its key in the configuration file, with a dot between a mapping and a key in it. `None`: etcd reads it from
+    /// elsewhere only.
+    pub(super) key: Option<&'static str>,
+    /// The first and the last 3.x of 3.5 to 3.7 that has it. All are accepted whatever the version is that a member stands
+    /// for, since it is the cluster that decides on the version.
+    pub(super) since: u8,
+    pub(super) until: u8,
+}
+
+impl Flag {
+    const fn key(mut self, key: &'static str) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    const fn no_key(mut self) -> Self {
+        self.key = None;
+        self
+    }
+
+    const fn since(mut self, minor: u8) -> Self {
+        self.since = minor;
+        self
+    }
+
+    const fn until(mut self, minor: u8) -> Self {
+        self.until = minor;
+        self
+    }
+
+    /// The type of etcd's field, for its texts about values of another type.
+    pub(super) fn go_type(&self) -> &'static str {
+        match (self.kind, self.name) {
+            (Text | Urls | OneOf(_), _) => "string",
+            (Bool, _) => "bool",
+            (List, _) => "[]string",
+            (Duration, _) => "time.Duration",
+            (Signed, "quota-backend-bytes") => "int64",
+            (Signed, _) => "int",
+            (Unsigned(_), "snapshot-count" | "snapshot-catchup-entries") => "uint64",
+            (Unsigned(_), "max-concurrent-streams") => "uint32",
+            (Unsigned(_), _) => "uint",
+        }
+    }
 }
 
 const fn flag(
@@ -44,10 +95,23 @@ const fn flag(
     service: Service,
     help: &'static str,
 ) -> Flag {
-    Flag { name, kind, default, service, help }
+    Flag { name, kind, default, service, help, key: Some(name), since: 5, until: 7 }
 }
 
-use Kind::{Bool, Duration, OneOf, Signed, Text, Unsigned, Urls};
+/// A name of old for a flag.
+#[derive(Debug)]
+pub(super) struct Alias {
+    pub(super) old: &'static str,
+    pub(super) new: &'static str,
+    /// The first 3.x of 3.5 to 3.7 that has the old name; 3.6 is the last.
+    pub(super) since: u8,
+}
+
+const fn alias(old: &'static str, new: &'static str, since: u8) -> Alias {
+    Alias { old, new, since }
+}
+
+use Kind::{Bool, Duration, List, OneOf, Signed, Text, Unsigned, Urls};
 use Service::{Ignored, Later, Yes};
 
 /// The table, in the order of `--help`.
@@ -81,7 +145,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "5000",
         Yes,
         "Raft entries kept in memory behind a snapshot for slow followers.",
-    ),
+    )
+    .since(6),
     flag(
         "heartbeat-interval",
         Unsigned(64),
@@ -117,8 +182,8 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "URLs to listen on for clients.",
     ),
-    flag("listen-client-http-urls", Urls, "", Later, "URLs that serve only HTTP to clients."),
-    flag("listen-metrics-urls", Urls, "", Later, "URLs that serve only metrics and health."),
+    flag("listen-client-http-urls", Urls, "", Yes, "URLs that serve only HTTP to clients."),
+    flag("listen-metrics-urls", Urls, "", Yes, "URLs that serve only metrics and health."),
     flag("max-snapshots", Unsigned(32), "5", Yes, "Raft snapshot files to keep (0: all)."),
     flag("max-wals", Unsigned(32), "5", Yes, "Write-ahead log segments to keep (0: all)."),
     flag(
@@ -168,7 +233,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "grpc-keepalive-min-time",
         Duration,
         "5s",
-        Later,
+        Yes,
         "Shortest interval at which a client may ping.",
     ),
     flag(
@@ -179,30 +244,29 @@ pub(super) const FLAGS: &[Flag] = &[
         "Idle time after which a client is pinged (0: never).",
     ),
     flag("grpc-keepalive-timeout", Duration, "20s", Yes, "Time a client has to answer a ping."),
-    flag("socket-reuse-port", Bool, "false", Later, "Set SO_REUSEPORT on listeners."),
-    flag("socket-reuse-address", Bool, "false", Later, "Set SO_REUSEADDR on listeners."),
-    flag(
-        "raft-read-timeout",
-        Duration,
-        "5s",
-        Later,
-        "Read timeout of connections between members.",
-    ),
+    flag("socket-reuse-port", Bool, "false", Yes, "Set SO_REUSEPORT on listeners.")
+        .key("socket-options.reuse-port"),
+    flag("socket-reuse-address", Bool, "false", Yes, "Set SO_REUSEADDR on listeners.")
+        .key("socket-options.reuse-address"),
+    flag("raft-read-timeout", Duration, "5s", Yes, "Read timeout of connections between members.")
+        .no_key(),
     flag(
         "raft-write-timeout",
         Duration,
         "5s",
-        Later,
+        Yes,
         "Write timeout of connections between members.",
-    ),
-    flag("memory-mlock", Bool, "false", Later, "Lock the database in memory."),
+    )
+    .no_key(),
+    flag("memory-mlock", Bool, "false", Yes, "Lock the database in memory.").since(6),
     flag(
         "bootstrap-defrag-threshold-megabytes",
         Unsigned(32),
         "0",
-        Later,
+        Yes,
         "Defragment at start when that frees at least this much.",
-    ),
+    )
+    .since(6),
     flag("enable-grpc-gateway", Bool, "true", Yes, "Serve the JSON gateway under /v3/."),
     // Clustering.
     flag(
@@ -240,7 +304,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "Client URLs of this member, told to the cluster.",
     ),
-    flag("discovery", Text, "", Later, "Discovery URL."),
+    flag("discovery", Text, "", Later, "Discovery URL.").until(6),
     flag(
         "discovery-fallback",
         OneOf(&["exit", "proxy"]),
@@ -248,34 +312,54 @@ pub(super) const FLAGS: &[Flag] = &[
         Ignored,
         "What to do when discovery fails.",
     ),
-    flag("discovery-proxy", Text, "", Later, "HTTP proxy for discovery."),
-    flag("discovery-srv", Text, "", Later, "Domain whose SRV records name the members."),
-    flag("discovery-srv-name", Text, "", Later, "Suffix of the SRV service name."),
-    flag("discovery-token", Text, "", Later, "Token of v3 discovery."),
-    flag("discovery-endpoints", Text, "", Later, "Endpoints of v3 discovery."),
-    flag("discovery-dial-timeout", Duration, "2s", Later, "Dial timeout of v3 discovery."),
-    flag("discovery-request-timeout", Duration, "5s", Later, "Request timeout of v3 discovery."),
-    flag("discovery-keepalive-time", Duration, "2s", Later, "Keep-alive time of v3 discovery."),
-    flag(
-        "discovery-keepalive-timeout",
-        Duration,
-        "6s",
-        Later,
-        "Keep-alive timeout of v3 discovery.",
-    ),
-    flag("discovery-insecure-transport", Bool, "true", Later, "No TLS for v3 discovery."),
+    flag("discovery-proxy", Text, "", Later, "HTTP proxy for discovery.").until(6),
+    flag("discovery-srv", Text, "", Yes, "Domain whose SRV records name the members."),
+    flag("discovery-srv-name", Text, "", Yes, "Suffix of the SRV service name."),
+    flag("discovery-token", Text, "", Yes, "Token of v3 discovery.")
+        .key("discovery-config.token")
+        .since(6),
+    flag("discovery-endpoints", List, "", Yes, "Endpoints of v3 discovery.")
+        .key("discovery-config.client.endpoints")
+        .since(6),
+    flag("discovery-dial-timeout", Duration, "2s", Yes, "Dial timeout of v3 discovery.")
+        .key("discovery-config.client.dial-timeout")
+        .since(6),
+    flag("discovery-request-timeout", Duration, "5s", Yes, "Request timeout of v3 discovery.")
+        .key("discovery-config.client.request-timeout")
+        .since(6),
+    flag("discovery-keepalive-time", Duration, "2s", Yes, "Keep-alive time of v3 discovery.")
+        .key("discovery-config.client.keepalive-time")
+        .since(6),
+    flag("discovery-keepalive-timeout", Duration, "6s", Yes, "Keep-alive timeout of v3 discovery.")
+        .key("discovery-config.client.keepalive-timeout")
+        .since(6),
+    flag("discovery-insecure-transport", Bool, "true", Yes, "No TLS for v3 discovery.")
+        .key("discovery-config.client.secure.insecure-transport")
+        .since(6),
     flag(
         "discovery-insecure-skip-tls-verify",
         Bool,
         "false",
-        Later,
+        Yes,
         "No certificate checks for v3 discovery.",
-    ),
-    flag("discovery-cert", Text, "", Later, "Client certificate for v3 discovery."),
-    flag("discovery-key", Text, "", Later, "Key of the client certificate for v3 discovery."),
-    flag("discovery-cacert", Text, "", Later, "CA for v3 discovery."),
-    flag("discovery-user", Text, "", Later, "User for v3 discovery."),
-    flag("discovery-password", Text, "", Later, "Password for v3 discovery."),
+    )
+    .key("discovery-config.client.secure.insecure-skip-tls-verify")
+    .since(6),
+    flag("discovery-cert", Text, "", Yes, "Client certificate for v3 discovery.")
+        .key("discovery-config.client.secure.cert")
+        .since(6),
+    flag("discovery-key", Text, "", Yes, "Key of the client certificate for v3 discovery.")
+        .key("discovery-config.client.secure.key")
+        .since(6),
+    flag("discovery-cacert", Text, "", Yes, "CA for v3 discovery.")
+        .key("discovery-config.client.secure.cacert")
+        .since(6),
+    flag("discovery-user", Text, "", Yes, "User for v3 discovery.")
+        .key("discovery-config.client.auth.username")
+        .since(6),
+    flag("discovery-password", Text, "", Yes, "Password for v3 discovery.")
+        .key("discovery-config.client.auth.password")
+        .since(6),
     flag(
         "strict-reconfig-check",
         Bool,
@@ -305,7 +389,7 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "Start as a cluster of one, forgetting the other members.",
     ),
-    flag("max-learners", Signed, "1", Yes, "Most learners in the cluster, from 3.6 on."),
+    flag("max-learners", Signed, "1", Yes, "Most learners in the cluster, from 3.6 on.").since(6),
     flag(
         "emulated-version",
         Text,
@@ -313,8 +397,8 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "etcd version to stand for: 3.5, 3.6 or 3.7. A flag of retcd alone. Default: the cluster's; 3.5 for a new one.",
     ),
-    flag("enable-v2", Bool, "false", Later, "The v2 API of old."),
-    flag("experimental-enable-v2v3", Text, "", Later, "The v2 API over v3 of old."),
+    flag("enable-v2", Bool, "false", Later, "The v2 API of old.").until(5),
+    flag("experimental-enable-v2v3", Text, "", Later, "The v2 API over v3 of old.").until(5),
     flag(
         "v2-deprecation",
         OneOf(&["not-yet", "write-only", "write-only-skip-check", "write-only-drop-data", "gone"]),
@@ -323,50 +407,69 @@ pub(super) const FLAGS: &[Flag] = &[
         "Stage of the v2 API's removal.",
     ),
     // Security.
-    flag("cert-file", Text, "", Yes, "Certificate of the client listeners."),
-    flag("key-file", Text, "", Yes, "Key of the client listeners' certificate."),
-    flag("client-cert-file", Text, "", Yes, "Certificate for this member's own client calls."),
-    flag("client-key-file", Text, "", Yes, "Key for this member's own client calls."),
-    flag("client-cert-auth", Bool, "false", Yes, "Ask clients for certificates."),
-    flag("client-crl-file", Text, "", Yes, "Revoked client certificates."),
+    flag("cert-file", Text, "", Yes, "Certificate of the client listeners.")
+        .key("client-transport-security.cert-file"),
+    flag("key-file", Text, "", Yes, "Key of the client listeners' certificate.")
+        .key("client-transport-security.key-file"),
+    flag("client-cert-file", Text, "", Yes, "Certificate for this member's own client calls.")
+        .key("client-transport-security.client-cert-file"),
+    flag("client-key-file", Text, "", Yes, "Key for this member's own client calls.")
+        .key("client-transport-security.client-key-file"),
+    flag("client-cert-auth", Bool, "false", Yes, "Ask clients for certificates.")
+        .key("client-transport-security.client-cert-auth"),
+    flag("client-crl-file", Text, "", Yes, "Revoked client certificates.").no_key(),
     flag(
         "client-cert-allowed-hostname",
-        Text,
+        List,
         "",
         Yes,
         "Host names that client certificates may carry.",
-    ),
-    flag("trusted-ca-file", Text, "", Yes, "CA that client certificates are checked against."),
-    flag("auto-tls", Bool, "false", Yes, "Generated certificates for clients."),
-    flag("peer-cert-file", Text, "", Yes, "Certificate of the peer listeners."),
-    flag("peer-key-file", Text, "", Yes, "Key of the peer listeners' certificate."),
-    flag("peer-client-cert-file", Text, "", Yes, "Certificate for calls to other members."),
-    flag("peer-client-key-file", Text, "", Yes, "Key for calls to other members."),
-    flag("peer-client-cert-auth", Bool, "false", Yes, "Ask other members for certificates."),
+    )
+    .key("client-transport-security.allowed-hostname"),
+    flag("trusted-ca-file", Text, "", Yes, "CA that client certificates are checked against.")
+        .key("client-transport-security.trusted-ca-file"),
+    flag("auto-tls", Bool, "false", Yes, "Generated certificates for clients.")
+        .key("client-transport-security.auto-tls"),
+    flag("peer-cert-file", Text, "", Yes, "Certificate of the peer listeners.")
+        .key("peer-transport-security.cert-file"),
+    flag("peer-key-file", Text, "", Yes, "Key of the peer listeners' certificate.")
+        .key("peer-transport-security.key-file"),
+    flag("peer-client-cert-file", Text, "", Yes, "Certificate for calls to other members.")
+        .key("peer-transport-security.client-cert-file"),
+    flag("peer-client-key-file", Text, "", Yes, "Key for calls to other members.")
+        .key("peer-transport-security.client-key-file"),
+    flag("peer-client-cert-auth", Bool, "false", Yes, "Ask other members for certificates.")
+        .key("peer-transport-security.client-cert-auth"),
     flag(
         "peer-trusted-ca-file",
         Text,
         "",
         Yes,
         "CA that other members' certificates are checked against.",
-    ),
-    flag("peer-auto-tls", Bool, "false", Yes, "Generated certificates for peers."),
-    flag("peer-crl-file", Text, "", Yes, "Revoked peer certificates."),
-    flag("peer-cert-allowed-cn", Text, "", Yes, "Common names that peer certificates may carry."),
+    )
+    .key("peer-transport-security.trusted-ca-file"),
+    flag("peer-auto-tls", Bool, "false", Yes, "Generated certificates for peers.")
+        .key("peer-transport-security.auto-tls"),
+    flag("peer-crl-file", Text, "", Yes, "Revoked peer certificates.").no_key(),
+    flag("peer-cert-allowed-cn", List, "", Yes, "Common names that peer certificates may carry.")
+        .key("peer-transport-security.allowed-cn"),
     flag(
         "peer-cert-allowed-hostname",
-        Text,
+        List,
         "",
         Yes,
         "Host names that peer certificates may carry.",
-    ),
+    )
+    .key("peer-transport-security.allowed-hostname"),
     flag(
         "peer-skip-client-san-verification",
         Bool,
         "false",
         Yes,
         "No check of the address in peer certificates.",
-    ),
+    )
+    .key("peer-transport-security.skip-client-san-verification")
+    .since(6),
     flag(
         "self-signed-cert-validity",
         Unsigned(32),
@@ -374,103 +477,155 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "Years that generated certificates last.",
     ),
-    flag("cipher-suites", Text, "", Yes, "TLS cipher suites."),
-    flag("tls-min-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "TLS1.2", Yes, "Lowest TLS version."),
-    flag("tls-max-version", OneOf(&["", "TLS1.2", "TLS1.3"]), "", Yes, "Highest TLS version."),
-    flag("cors", Text, "*", Later, "Allowed origins."),
-    flag("host-whitelist", Text, "*", Later, "Accepted host names of requests."),
-    flag("auth-token", Text, "simple", Later, "Kind of auth token."),
-    flag("bcrypt-cost", Unsigned(32), "10", Later, "Cost of hashing a password."),
-    flag("auth-token-ttl", Unsigned(32), "300", Later, "Seconds that a simple token lasts."),
+    flag("cipher-suites", List, "", Yes, "TLS cipher suites."),
+    flag("tls-min-version", Text, "TLS1.2", Yes, "Lowest TLS version."),
+    flag("tls-max-version", Text, "", Yes, "Highest TLS version."),
+    flag("cors", Text, "*", Yes, "Allowed origins."),
+    flag("host-whitelist", Text, "*", Yes, "Accepted host names of requests."),
+    flag("auth-token", Text, "simple", Yes, "Kind of auth token."),
+    flag("bcrypt-cost", Unsigned(32), "10", Yes, "Cost of hashing a password."),
+    flag("auth-token-ttl", Unsigned(32), "300", Yes, "Seconds that a simple token lasts."),
     // Logs, metrics, tracing.
     flag("logger", Text, "zap", Yes, "Only zap, the structured form."),
-    flag("log-outputs", Text, "default", Yes, "default, stderr or stdout."),
+    flag("log-outputs", List, "default", Yes, "default, stderr or stdout."),
     flag("log-level", Text, "info", Yes, "debug, info, warn, error, dpanic, panic or fatal."),
-    flag("log-format", OneOf(&["json", "console"]), "json", Later, "Form of a log line."),
-    flag("enable-log-rotation", Bool, "false", Later, "Rotate the log file."),
-    flag("log-rotation-config-json", Text, LOG_ROTATION, Later, "How to rotate the log file."),
-    flag("enable-pprof", Bool, "false", Later, "Profiling over HTTP."),
-    flag("metrics", OneOf(&["basic", "extensive"]), "basic", Later, "Detail of the metrics."),
+    flag("log-format", Text, "json", Yes, "Form of a log line.").since(6),
+    flag("enable-log-rotation", Bool, "false", Yes, "Rotate the log file."),
+    flag("log-rotation-config-json", Text, LOG_ROTATION, Yes, "How to rotate the log file."),
+    flag("enable-pprof", Bool, "false", Yes, "Profiling over HTTP."),
+    flag("metrics", Text, "basic", Yes, "Detail of the metrics."),
     flag(
         "warning-apply-duration",
         Duration,
         "100ms",
-        Later,
+        Yes,
         "Time to apply a request that is worth a warning.",
-    ),
+    )
+    .since(6),
     flag(
         "warning-unary-request-duration",
         Duration,
         "300ms",
-        Later,
+        Yes,
         "Time to answer a request that is worth a warning.",
-    ),
-    flag("enable-distributed-tracing", Bool, "false", Later, "OpenTelemetry tracing."),
-    flag("distributed-tracing-address", Text, "localhost:4317", Later, "OpenTelemetry collector."),
-    flag("distributed-tracing-service-name", Text, "etcd", Later, "OpenTelemetry service name."),
-    flag("distributed-tracing-instance-id", Text, "", Later, "OpenTelemetry instance."),
-    flag("distributed-tracing-sampling-rate", Signed, "0", Later, "Traces in a million requests."),
+    )
+    .since(6),
+    flag("enable-distributed-tracing", Bool, "false", Later, "OpenTelemetry tracing.").since(6),
+    flag("distributed-tracing-address", Text, "localhost:4317", Later, "OpenTelemetry collector.")
+        .since(6),
+    flag("distributed-tracing-service-name", Text, "etcd", Later, "OpenTelemetry service name.")
+        .since(6),
+    flag("distributed-tracing-instance-id", Text, "", Later, "OpenTelemetry instance.").since(6),
+    flag("distributed-tracing-sampling-rate", Signed, "0", Later, "Traces in a million requests.")
+        .since(6),
     // Features and maintenance.
     flag(
         "corrupt-check-time",
         Duration,
         "0",
-        Later,
+        Yes,
         "Time between two checks of the members' hashes.",
-    ),
+    )
+    .since(6),
     flag(
         "compact-hash-check-time",
         Duration,
         "1m",
-        Later,
+        Yes,
         "Time between two checks of compaction hashes.",
-    ),
+    )
+    .since(6),
     flag(
         "compaction-batch-limit",
         Signed,
         "0",
         Yes,
         "Revisions that one step of a compaction removes (0: 1000).",
-    ),
+    )
+    .since(6),
     flag(
         "compaction-sleep-interval",
         Duration,
         "0",
         Yes,
         "Pause between two steps of a compaction (0: 10ms).",
-    ),
+    )
+    .since(6),
     flag(
         "watch-progress-notify-interval",
         Duration,
         "0",
         Yes,
         "Time between two progress messages of an idle watch (0: 10m).",
-    ),
-    flag(
-        "experimental-enable-lease-checkpoint",
-        Bool,
-        "false",
-        Yes,
-        "Let the leader note every 5m how much is left of a long lease, for the next leader.",
-    ),
-    flag(
-        "experimental-enable-lease-checkpoint-persist",
-        Bool,
-        "false",
-        Yes,
-        "Keep these notes across restarts also in a 3.5 cluster; the same on all members.",
-    ),
+    )
+    .since(6),
     flag(
         "downgrade-check-time",
         Duration,
         "5s",
         Yes,
         "Time between a leader's looks at a downgrade (0: none).",
-    ),
-    flag("feature-gates", Text, "", Later, "Features to turn on or off."),
-    flag("unsafe-no-fsync", Bool, "false", Later, "Never sync; loses data at a power cut."),
-    flag("config-file", Text, "", Later, "Configuration file."),
-    flag("version", Bool, "false", Yes, "Print the version and exit."),
+    )
+    .since(6),
+    flag(
+        "experimental-initial-corrupt-check",
+        Bool,
+        "false",
+        Yes,
+        "An old name of the feature gate InitialCorruptCheck.",
+    )
+    .until(6),
+    flag(
+        "experimental-compact-hash-check-enabled",
+        Bool,
+        "false",
+        Yes,
+        "An old name of the feature gate CompactHashCheck.",
+    )
+    .until(6),
+    flag(
+        "experimental-enable-lease-checkpoint",
+        Bool,
+        "false",
+        Yes,
+        "An old name of the feature gate LeaseCheckpoint.",
+    )
+    .until(6),
+    flag(
+        "experimental-enable-lease-checkpoint-persist",
+        Bool,
+        "false",
+        Yes,
+        "An old name of the feature gate LeaseCheckpointPersist.",
+    )
+    .until(6),
+    flag(
+        "experimental-txn-mode-write-with-shared-buffer",
+        Bool,
+        "true",
+        Yes,
+        "An old name of the feature gate TxnModeWriteWithSharedBuffer.",
+    )
+    .until(6),
+    flag(
+        "experimental-stop-grpc-service-on-defrag",
+        Bool,
+        "false",
+        Yes,
+        "An old name of the feature gate StopGRPCServiceOnDefrag.",
+    )
+    .until(6),
+    // The proxy of v2, gone with it.
+    flag("proxy", OneOf(&["off", "readonly", "on"]), "off", Later, "The proxy of v2.").until(5),
+    flag("proxy-failure-wait", Unsigned(32), "5000", Ignored, "Of the proxy of v2.").until(5),
+    flag("proxy-refresh-interval", Unsigned(32), "30000", Ignored, "Of the proxy of v2.").until(5),
+    flag("proxy-dial-timeout", Unsigned(32), "1000", Ignored, "Of the proxy of v2.").until(5),
+    flag("proxy-write-timeout", Unsigned(32), "5000", Ignored, "Of the proxy of v2.").until(5),
+    flag("proxy-read-timeout", Unsigned(32), "0", Ignored, "Of the proxy of v2.").until(5),
+    flag("feature-gates", Text, "", Yes, "Features to turn on or off.").since(6),
+    flag("unsafe-no-fsync", Bool, "false", Yes, "Never sync; loses data at a power cut."),
+    flag("config-file", Text, "", Yes, "Configuration file.").no_key(),
+    flag("version", Bool, "false", Yes, "Print the version and exit.").no_key(),
 ];
 
 /// etcd's default for the rotation of log files.
@@ -478,32 +633,28 @@ const LOG_ROTATION: &str =
     r#"{"maxsize": 100, "maxage": 0, "maxbackups": 0, "localtime": false, "compress": false}"#;
 
 /// Names of 3.5 and 3.6 that mean a flag of the table.
-pub(super) const ALIASES: &[(&str, &str)] = &[
-    ("experimental-compact-hash-check-time", "compact-hash-check-time"),
-    ("experimental-compaction-batch-limit", "compaction-batch-limit"),
-    ("experimental-compaction-sleep-interval", "compaction-sleep-interval"),
-    ("experimental-corrupt-check-time", "corrupt-check-time"),
-    ("experimental-downgrade-check-time", "downgrade-check-time"),
-    ("experimental-memory-mlock", "memory-mlock"),
-    ("experimental-bootstrap-defrag-threshold-megabytes", "bootstrap-defrag-threshold-megabytes"),
-    ("experimental-peer-skip-client-san-verification", "peer-skip-client-san-verification"),
-    ("experimental-snapshot-catchup-entries", "snapshot-catchup-entries"),
-    ("experimental-warning-apply-duration", "warning-apply-duration"),
-    ("experimental-warning-unary-request-duration", "warning-unary-request-duration"),
-    ("experimental-watch-progress-notify-interval", "watch-progress-notify-interval"),
-    ("experimental-enable-distributed-tracing", "enable-distributed-tracing"),
-    ("experimental-distributed-tracing-address", "distributed-tracing-address"),
-    ("experimental-distributed-tracing-service-name", "distributed-tracing-service-name"),
-    ("experimental-distributed-tracing-instance-id", "distributed-tracing-instance-id"),
-    ("experimental-distributed-tracing-sampling-rate", "distributed-tracing-sampling-rate"),
-];
-
-/// Booleans of 3.5 and 3.6 that became feature gates; none is served yet.
-pub(super) const GATES: &[(&str, &str)] = &[
-    ("experimental-initial-corrupt-check", "false"),
-    ("experimental-compact-hash-check-enabled", "false"),
-    ("experimental-txn-mode-write-with-shared-buffer", "true"),
-    ("experimental-stop-grpc-service-on-defrag", "false"),
+pub(super) const ALIASES: &[Alias] = &[
+    alias("experimental-compact-hash-check-time", "compact-hash-check-time", 5),
+    alias("experimental-compaction-batch-limit", "compaction-batch-limit", 5),
+    alias("experimental-compaction-sleep-interval", "compaction-sleep-interval", 5),
+    alias("experimental-corrupt-check-time", "corrupt-check-time", 5),
+    alias("experimental-downgrade-check-time", "downgrade-check-time", 5),
+    alias("experimental-memory-mlock", "memory-mlock", 5),
+    alias(
+        "experimental-bootstrap-defrag-threshold-megabytes",
+        "bootstrap-defrag-threshold-megabytes",
+        5,
+    ),
+    alias("experimental-peer-skip-client-san-verification", "peer-skip-client-san-verification", 5),
+    alias("experimental-snapshot-catchup-entries", "snapshot-catchup-entries", 5),
+    alias("experimental-warning-apply-duration", "warning-apply-duration", 5),
+    alias("experimental-warning-unary-request-duration", "warning-unary-request-duration", 6),
+    alias("experimental-watch-progress-notify-interval", "watch-progress-notify-interval", 5),
+    alias("experimental-enable-distributed-tracing", "enable-distributed-tracing", 5),
+    alias("experimental-distributed-tracing-address", "distributed-tracing-address", 5),
+    alias("experimental-distributed-tracing-service-name", "distributed-tracing-service-name", 5),
+    alias("experimental-distributed-tracing-instance-id", "distributed-tracing-instance-id", 5),
+    alias("experimental-distributed-tracing-sampling-rate", "distributed-tracing-sampling-rate", 5),
 ];
 
 /// Flags of the first etcd versions, which every later one accepts and ignores. They never take the next argument.
@@ -525,24 +676,23 @@ pub(super) const LEGACY: &[&str] = &[
     "test.outputdir",
 ];
 
+/// Keys of the configuration file that mean a flag of the table, besides the keys in the table.
+pub(super) const KEY_ALIASES: &[(&str, &str)] = &[
+    // etcd's own misspelling, in 3.5 and 3.6.
+    ("experimental-snapshot-catch-up-entries", "experimental-snapshot-catchup-entries"),
+    (
+        "experimental-peer-skip-client-san-verification",
+        "experimental-peer-skip-client-san-verification",
+    ),
+];
+
 /// The flag of that name, an old name included.
 pub(super) fn find(name: &str) -> Option<&'static Flag> {
-    let current = ALIASES.iter().find(|(old, _)| *old == name).map_or(name, |(_, new)| new);
-    FLAGS
-        .iter()
-        .find(|flag| flag.name == current)
-        .or_else(|| GATE_FLAGS.iter().find(|flag| flag.name == name))
+    let current = ALIASES.iter().find(|alias| alias.old == name).map_or(name, |alias| alias.new);
+    FLAGS.iter().find(|flag| flag.name == current)
 }
 
-/// The gates as flags.
-static GATE_FLAGS: [Flag; GATES.len()] = {
-    let mut index = 0;
-    let mut flags =
-        [const { flag("", Bool, "", Later, "An old name of a feature gate.") }; GATES.len()];
-    while index < GATES.len() {
-        flags[index].name = GATES[index].0;
-        flags[index].default = GATES[index].1;
-        index += 1;
-    }
-    flags
-};
+/// Every name that a flag can be given by.
+pub(super) fn names() -> impl Iterator<Item = &'static str> {
+    FLAGS.iter().map(|flag| flag.name).chain(ALIASES.iter().map(|alias| alias.old))
+}

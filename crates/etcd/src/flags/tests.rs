@@ -17,6 +17,18 @@ fn stop(args: &[&str]) -> Stop {
     run(args).map(|parsed| parsed.config).unwrap_err()
 }
 
+/// Why the arguments are refused, without what is told besides.
+fn refused(args: &[&str]) -> String {
+    let stop = stop(args);
+    let Stop::Refused { why, .. } = stop else { panic!("{args:?}: {stop:?}") };
+    why
+}
+
+/// A configuration file, as the only source.
+fn file(text: &str) -> Result<Parsed, String> {
+    read_file(text.as_bytes())
+}
+
 #[test]
 fn no_flags_are_etcds_defaults() {
     let parsed = run(&[]).unwrap();
@@ -29,7 +41,7 @@ fn no_flags_are_etcds_defaults() {
         .map(|text| config.snapshot_count(server::version::parse_emulated(text).unwrap()));
     assert_eq!(counts, [100_000, 10_000, 10_000]);
     assert_eq!(config.election_ticks(), 10);
-    assert_eq!(parsed.notices, [Notice::DataDirDefault { path: "default.etcd".to_owned() }]);
+    assert!(parsed.notices.contains(&Notice::DataDirDefault { path: "default.etcd".to_owned() }));
 }
 
 #[test]
@@ -41,11 +53,8 @@ fn a_version_to_stand_for_is_one_of_three() {
     let parsed = run_with(&[], &[("ETCD_EMULATED_VERSION", "3.7")]).unwrap();
     assert_eq!(parsed.config.emulated_version.unwrap().to_string(), "3.7.1");
     for text in ["3.4", "3.8", "3.6.14", "v3.6", "3"] {
-        let stopped = stop(&["--emulated-version", text]);
-        assert!(
-            matches!(&stopped, Stop::Refused(why) if why.contains("3.5, 3.6 and 3.7")),
-            "{text}"
-        );
+        let why = refused(&["--emulated-version", text]);
+        assert!(why.contains("3.5, 3.6 and 3.7"), "{text}");
     }
 }
 
@@ -114,12 +123,42 @@ fn semantic_errors_have_etcds_texts() {
         (&["--auto-compaction-mode=x"], "unknown auto-compaction-mode \"x\""),
         (&["--logger=capnslog"], "--logger=capnslog is removed in v3.5"),
         (&["--logger=x"], "unknown logger option \"x\""),
+        (&["--log-outputs=default,stdout"], "multi logoutput for \"default\" is not supported yet"),
         (
-            &["--name", "y", "--initial-cluster", "x=http://127.0.0.1:2380"],
-            "couldn't find local name \"y\" in the initial cluster configuration",
+            &["--enable-log-rotation"],
+            "--log-outputs requires a single file path when --log-rotate-config-json is defined",
         ),
+        (
+            &["--initial-cluster=a=http://1:1", "--discovery-srv=y"],
+            "multiple discovery or bootstrap flags are set. Choose one of \"initial-cluster\", \"discovery\" or \"discovery-srv\"",
+        ),
+        (&["--discovery-token=x"], "both --discovery-token and --discovery-endpoints must be set"),
+        (
+            &["--discovery-token=x", "--discovery-endpoints=a,,b"],
+            "--discovery-endpoints must not contain empty endpoints",
+        ),
+        (
+            &["--experimental-compact-hash-check-time=0s"],
+            "--experimental-compact-hash-check-time must be >0 (set to 0s)",
+        ),
+        (
+            &["--experimental-memory-mlock", "--memory-mlock"],
+            "cannot set --experimental-memory-mlock and --memory-mlock at the same time, please use --memory-mlock only",
+        ),
+        (&["--feature-gates=Nosuch=true"], "unrecognized feature gate: Nosuch"),
+        (&["--feature-gates=CompactHashCheck"], "missing bool value for CompactHashCheck"),
+        (
+            &["--feature-gates=LeaseCheckpointPersist=true"],
+            "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
+        ),
+        (
+            &["--feature-gates=LeaseCheckpoint=true", "--experimental-enable-lease-checkpoint"],
+            "cannot specify both flags: --experimental-enable-lease-checkpoint=true and --feature-gates=LeaseCheckpoint=true \
+             at the same time, please just use --feature-gates=LeaseCheckpoint=true",
+        ),
+        (&["--config-file=/nope"], "open /nope: no such file or directory"),
     ] {
-        assert_eq!(stop(args), Stop::Refused(want.to_owned()), "{args:?}");
+        assert_eq!(refused(args), want, "{args:?}");
     }
 }
 
@@ -131,8 +170,16 @@ fn version_and_help_win() {
 
 #[test]
 fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
-    let Stop::Refused(why) = stop(&["--auth-token=jwt"]) else { panic!("not refused") };
-    assert!(why.contains("--auth-token=jwt") && why.contains("not serve"), "{why}");
+    for (args, flag) in [
+        (&["--proxy=on"][..], "--proxy=on"),
+        (&["--enable-v2"], "--enable-v2=true"),
+        (&["--discovery=http://x/y"], "--discovery=http://x/y"),
+        (&["--feature-gates=SetMemberLocalAddr=true"], "SetMemberLocalAddr"),
+        (&["--enable-distributed-tracing"], "--enable-distributed-tracing=true"),
+    ] {
+        let why = refused(args);
+        assert!(why.contains(flag), "{why}");
+    }
     assert!(
         run(&[
             "--client-cert-auth=false",
@@ -142,10 +189,6 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
         ])
         .is_ok()
     );
-    let Stop::Refused(why) = stop(&["--experimental-initial-corrupt-check"]) else {
-        panic!("not refused")
-    };
-    assert!(why.contains("experimental-initial-corrupt-check"), "{why}");
     assert!(
         run(&["--experimental-compaction-batch-limit=10"]).unwrap().config.compaction_batch_limit
             == 10
@@ -197,7 +240,7 @@ fn certificates_of_the_two_sides_are_read() {
             "selfSignedCertValidity is invalid,it should be greater than 0",
         ),
     ] {
-        assert_eq!(stop(args), Stop::Refused(why.to_owned()), "{args:?}");
+        assert_eq!(refused(args), why, "{args:?}");
     }
 }
 
@@ -212,14 +255,161 @@ fn the_environment_sets_flags_and_may_not_contradict_them() {
             .notices
             .contains(&Notice::EnvironmentUnknown { assignment: "ETCD_NOSUCH=1".to_owned() })
     );
-    let Err(Stop::Refused(why)) = run_with(&["--name=a"], &[("ETCD_NAME", "a")]) else {
+    let Err(Stop::Shadowed { variable }) = run_with(&["--name=a"], &[("ETCD_NAME", "a")]) else {
         panic!("not refused")
     };
-    assert!(why.contains("ETCD_NAME"), "{why}");
-    let Err(Stop::Refused(why)) = run_with(&[], &[("ETCD_HEARTBEAT_INTERVAL", "abc")]) else {
+    assert_eq!(variable, "ETCD_NAME");
+    // A value that is empty shadows too, and sets nothing by itself.
+    assert!(matches!(run_with(&["--name=a"], &[("ETCD_NAME", "")]), Err(Stop::Shadowed { .. })));
+    assert_eq!(run_with(&[], &[("ETCD_NAME", "")]).unwrap().config.name, "default");
+    let Err(Stop::Refused { why, .. }) = run_with(&[], &[("ETCD_HEARTBEAT_INTERVAL", "abc")])
+    else {
         panic!("not refused")
     };
     assert_eq!(why, "invalid value \"abc\" for ETCD_HEARTBEAT_INTERVAL: parse error");
+    let parsed = run_with(&[], &[("ETCD_VERSION", "1")]).unwrap();
+    assert!(parsed.notices.contains(&Notice::EnvironmentSpecial {
+        key: "ETCD_VERSION".to_owned(),
+        value: "1".to_owned()
+    }));
+}
+
+#[test]
+fn a_file_has_the_flags_as_keys_with_types_of_their_own() {
+    let parsed = file(
+        "name: m1\n\
+         heartbeat-interval: 50\n\
+         pre-vote: no\n\
+         auto-compaction-retention: 1\n\
+         experimental-compaction-sleep-interval: 20000000\n\
+         listen-client-urls: http://127.0.0.1:1,http://127.0.0.1:2\n\
+         Quota-Backend-Bytes: 1_000\n\
+         log-outputs: [stdout]\n\
+         initial-cluster-state: ''\n\
+         initial-cluster-token: null\n\
+         feature-gates: LeaseCheckpoint=true,LeaseCheckpointPersist=true\n\
+         client-transport-security: &tls\n  cert-file: c\n  key-file: k\n\
+         peer-transport-security:\n  <<: *tls\n  key-file: pk\n  allowed-cn: [a, b]\n\
+         experimental-snapshot-catch-up-entries: 7\n\
+         nosuch: {a: 1}\n",
+    )
+    .unwrap();
+    let config = parsed.config;
+    assert_eq!((config.name.as_str(), config.heartbeat.as_millis()), ("m1", 50));
+    assert!(!config.pre_vote && config.lease_checkpoint_persist);
+    assert_eq!(
+        config.auto_compaction,
+        server::config::AutoCompaction::Periodic(std::time::Duration::from_secs(3600))
+    );
+    assert_eq!(config.compaction_sleep.as_millis(), 20);
+    assert_eq!(config.listen_client_urls.len(), 2);
+    assert_eq!(config.quota_backend_bytes, 1000);
+    assert_eq!(config.initial_cluster_token, "etcd-cluster");
+    assert_eq!(config.snapshot_catchup_entries, 7);
+    assert_eq!(config.peer_tls.names, tls::Names::Common(vec!["a".to_owned(), "b".to_owned()]));
+    assert!(config.peer_tls.summary().starts_with("cert = c, key = pk,"));
+    assert_eq!(parsed.log.outputs, [log::Output::Stdout]);
+    assert!(parsed.notices.contains(&Notice::KeyUnknown { key: "nosuch".to_owned() }));
+    // The same as JSON, and nothing at all.
+    assert_eq!(file("{\"name\": \"j\", \"max-txn-ops\": 9}").unwrap().config.max_txn_ops, 9);
+    assert_eq!(file("").unwrap().config.name, "default");
+}
+
+#[test]
+fn a_file_that_cannot_be_served_is_told_in_etcds_words() {
+    for (text, want) in [
+        (
+            "heartbeat-interval: 'abc'",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go struct field \
+             configYAML.Config.heartbeat-interval of type uint",
+        ),
+        (
+            "experimental-warning-apply-duration: 10m",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go struct field \
+             configYAML.Config.experimental-warning-apply-duration of type time.Duration",
+        ),
+        (
+            "log-outputs: stdout",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go struct field \
+             configYAML.Config.log-outputs of type []string",
+        ),
+        (
+            "pre-vote: \"yes\"",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go struct field \
+             configYAML.Config.pre-vote of type bool",
+        ),
+        (
+            "listen-client-urls: bad",
+            "unexpected error setting up listen-client-urls: URL scheme must be http, https, unix, or unixs: bad",
+        ),
+        ("initial-cluster-state: maybe", "unexpected clusterState \"maybe\""),
+        ("auto-compaction-mode: ''", "undefined auto-compaction-mode"),
+        ("heartbeat-interval: 0", "--heartbeat-interval must be >0 (set to 0ms)"),
+        (
+            "discovery-config: {token: t}",
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+    ] {
+        assert_eq!(file(text).map(|parsed| parsed.notices).unwrap_err(), want, "{text}");
+    }
+    for text in ["a: [", "- a", "a: &x [*x, *x]", "&a [&b [*a]]"] {
+        assert!(file(text).is_err(), "{text:?}");
+    }
+}
+
+#[test]
+fn a_file_makes_everything_else_void_and_that_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("etcd.yml");
+    std::fs::write(&path, "name: f\n").unwrap();
+    let path = path.to_str().unwrap();
+    let parsed = run_with(
+        &["--config-file", path, "--max-wals=7"],
+        &[("ETCD_NAME", "e"), ("ETCD_MAX_WALS", "8")],
+    )
+    .unwrap();
+    assert_eq!((parsed.config.name.as_str(), parsed.config.max_wals), ("f", 5));
+    let ignored = ["--max-wals", "ETCD_NAME", "ETCD_MAX_WALS"].map(str::to_owned).to_vec();
+    assert!(parsed.notices.contains(&Notice::Sources {
+        command_line: Vec::new(),
+        environment: Vec::new(),
+        file: vec!["name".to_owned()],
+        ignored,
+    }));
+    let parsed = run_with(&[], &[("ETCD_CONFIG_FILE", path)]).unwrap();
+    assert_eq!(parsed.config.name, "f");
+}
+
+#[test]
+fn the_corpus_breaks_no_promise() {
+    let corpus =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/config_file");
+    let mut seeds = 0;
+    for seed in std::fs::read_dir(corpus).unwrap() {
+        let bytes = std::fs::read(seed.unwrap().path()).unwrap();
+        seeds += 1;
+        crate::fuzz::config_file(&bytes);
+        // Cut anywhere, it is still a file.
+        for end in 0..bytes.len() {
+            crate::fuzz::config_file(&bytes[..end]);
+        }
+    }
+    assert!(seeds >= 5, "the corpus is nearly empty");
+}
+
+#[test]
+fn gates_come_by_name_in_bulk_and_by_their_old_flags() {
+    let of = |args: &[&str]| run(args).unwrap().config;
+    assert!(of(&["--feature-gates=LeaseCheckpoint=true"]).lease_checkpoint_interval.is_some());
+    let bulk =
+        of(&["--feature-gates=AllAlpha=true,InitialCorruptCheck=false,CompactHashCheck=false"]);
+    assert!(bulk.lease_checkpoint_persist && !bulk.feature_gates.contains("PriorityRequest=true"));
+    assert!(of(&["--experimental-enable-lease-checkpoint"]).lease_checkpoint_interval.is_some());
+    assert!(
+        of(&["--experimental-txn-mode-write-with-shared-buffer=false"])
+            .feature_gates
+            .contains("TxnModeWriteWithSharedBuffer=false")
+    );
 }
 
 #[test]

@@ -207,12 +207,19 @@ pub fn decode(bytes: &[u8]) -> Result<Membership, OpenError> {
             read_cluster(node, &mut membership)?;
         } else if node.children.as_ref().is_none_or(|children| !children.is_empty()) {
             return Err(OpenError::Document(format!(
-                "v2 data at {}: this member does not serve the v2 API",
-                node.path
+                "v2 data at {}: {} keys of the v2 API would be lost with the next snapshot, so nothing was changed; move them to \
+                 v3 with etcd 3.4 (etcdctl migrate), or delete them with etcd 3.5 (--enable-v2), and start again",
+                node.path,
+                keys_below(&node)
             )));
         }
     }
     Ok(membership)
+}
+
+/// Nodes with a value at or below this one.
+fn keys_below(node: &Node) -> usize {
+    node.children.as_ref().map_or(1, |children| children.values().map(keys_below).sum())
 }
 
 fn read_cluster(node: Node, membership: &mut Membership) -> Result<(), OpenError> {

@@ -130,6 +130,46 @@ pub struct Config {
     pub self_signed_years: u32,
     /// Whether clients may speak JSON over HTTP.
     pub enable_grpc_gateway: bool,
+    /// Where to listen for clients that speak HTTP only; with one, `listen_client_urls` serve gRPC only.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Where metrics and health alone are served.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Origins that browsers may call from; `*` is any.
+    pub cors: Vec<String>,
+    /// Host names that a request without TLS may be for; `*` is any, and so is none.
+    pub host_whitelist: Vec<String>,
+    /// Whether metrics come with the times of calls.
+    pub metrics_extensive: bool,
+    /// Whether profiles are served.
+    pub enable_pprof: bool,
+    /// Shortest interval at which a client may ping.
+    pub keepalive_min_time: Duration,
+    /// Which tokens users get: `simple`, or `jwt` with its options.
+    pub auth_token: String,
+    /// Seconds that a simple token lasts.
+    pub auth_token_ttl: u32,
+    /// Cost of hashing a password, as given; 4 to 31 are possible.
+    pub bcrypt_cost: u32,
+    /// Whether the database is compared with the other members' before clients are served.
+    pub initial_corrupt_check: bool,
+    /// Time between two comparisons of the members' databases; zero is never.
+    pub corrupt_check_time: Duration,
+    /// Whether the leader compares the members' hashes of compactions.
+    pub compact_hash_check_enabled: bool,
+    /// Time between two of these comparisons.
+    pub compact_hash_check_time: Duration,
+    /// Time to apply an entry from which on it is told.
+    pub warning_apply_duration: Duration,
+    /// Time to answer a call from which on it is told.
+    pub warning_unary_request_duration: Duration,
+    /// The database is defragmented at start if that gives back at least this many MiB; zero is never.
+    pub bootstrap_defrag_threshold_mib: u64,
+    /// Whether what is written is never made durable.
+    pub unsafe_no_fsync: bool,
+    /// Whether other processes may listen on the same ports.
+    pub socket_reuse_port: bool,
+    /// The features that are on, for the log: `A=true,B=false`.
+    pub feature_gates: String,
 }
 
 impl Config {
@@ -177,6 +217,60 @@ impl Config {
     #[must_use]
     pub fn peer_dial_limit(&self) -> Duration {
         Duration::from_secs(1) + self.election
+    }
+
+    /// Whether the member has a log, hence has begun. Looks at the directory, and makes nothing.
+    #[must_use]
+    pub fn has_log(&self) -> bool {
+        std::fs::read_dir(self.wal_path()).is_ok_and(|mut entries| {
+            entries.any(|entry| {
+                entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "wal"))
+            })
+        })
+    }
+
+    /// The id that this member has if it founds a cluster.
+    #[must_use]
+    pub fn founder_id(&self) -> u64 {
+        let urls: Vec<String> =
+            self.initial_advertise_peer_urls.iter().map(ToString::to_string).collect();
+        machine::ids::founder_id(&urls, &self.initial_cluster_token)
+    }
+
+    /// Whether the member's own entry in `initial_cluster` is there, and leads where `initial_advertise_peer_urls` lead. May ask
+    /// DNS, and block.
+    ///
+    /// # Errors
+    /// etcd's text.
+    pub fn check_initial_cluster(&self) -> Result<(), String> {
+        let Some((_, urls)) = self.initial_cluster.iter().find(|(name, _)| *name == self.name)
+        else {
+            return Err(format!(
+                "couldn't find local name {:?} in the initial cluster configuration",
+                self.name
+            ));
+        };
+        let (mut listed, mut advertised) = (urls.clone(), self.initial_advertise_peer_urls.clone());
+        listed.sort();
+        advertised.sort();
+        if listed == advertised {
+            return Ok(());
+        }
+        let addresses = |urls: &[Url]| {
+            let mut found: Vec<_> = urls.iter().map(Url::resolve).collect::<Option<_>>()?;
+            found.sort_unstable();
+            Some(found)
+        };
+        if addresses(&listed).is_some_and(|found| Some(found) == addresses(&advertised)) {
+            return Ok(());
+        }
+        let list = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
+        Err(format!(
+            "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}",
+            self.name,
+            list(&listed),
+            list(&advertised)
+        ))
     }
 
     /// Whether the path lies in the data directory, for messages.

@@ -113,6 +113,27 @@ impl Url {
         Ok(())
     }
 
+    /// One address that it leads to, with whether connections are secured. May ask DNS, and block.
+    pub(crate) fn resolve(&self) -> Option<(bool, std::net::SocketAddr)> {
+        use std::net::ToSocketAddrs as _;
+        let address = (self.host.as_str(), self.port).to_socket_addrs().ok()?.next()?;
+        Some((self.is_secure(), address))
+    }
+
+    /// Its text for a log: `user:***` where a password is in it.
+    #[must_use]
+    pub fn without_password(&self) -> String {
+        let Some((scheme, rest)) = self.text.split_once("://") else { return self.text.clone() };
+        match rest.rsplit_once('@') {
+            Some((login, place)) => {
+                let user = login.split(':').next().unwrap_or_default();
+                let hidden = if login.contains(':') { ":***" } else { "" };
+                format!("{scheme}://{user}{hidden}@{place}")
+            }
+            None => self.text.clone(),
+        }
+    }
+
     /// Whether its connections are secured.
     #[must_use]
     pub fn is_secure(&self) -> bool {

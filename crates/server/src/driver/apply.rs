@@ -26,6 +26,7 @@ use crate::facts::Facts;
 use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::request::{ApplyRequests, Outcome};
+use crate::told;
 use crate::watching::Outlet;
 
 /// What others ask of the stage.
@@ -74,6 +75,8 @@ pub(crate) struct Policy {
     pub(crate) compaction_pause: Duration,
     /// What a new leader adds to every lease: an election timeout, for the renewals that got lost on the way.
     pub(crate) lease_extension: Duration,
+    /// Time to apply an entry from which on it is told.
+    pub(crate) slow_after: Duration,
 }
 
 /// The apply stage's belongings.
@@ -103,6 +106,8 @@ pub(crate) struct State {
     is_commit_wanted: bool,
     defrags: VecDeque<oneshot::Sender<Result<backend::DefragStats, String>>>,
     compactions: VecDeque<mvcc::Compaction>,
+    /// When each of them was asked for; one that a crash interrupted is not among them.
+    compactions_begun: VecDeque<Instant>,
     next_compaction_step: Option<Instant>,
     last_snapshot: u64,
     is_snapshot_wanted: bool,
@@ -209,6 +214,7 @@ impl ApplyStage {
         let compaction = self.machine.install(&raft::codec::snapshot_to_proto(snapshot))?;
         // What was to be removed went with the old content.
         self.state.compactions = compaction.into_iter().collect();
+        self.state.compactions_begun.clear();
         self.state.next_compaction_step = None;
         self.state.pending_since = None;
         self.state.last_snapshot = index.0;
@@ -284,7 +290,13 @@ impl ApplyStage {
         let mut last = LogIndex::ZERO;
         for committed in entries {
             last = committed.entry.index;
-            let applied = self.machine.apply(&to_machine(committed)?, now)?;
+            let committed = to_machine(committed)?;
+            let begun = Instant::now();
+            let applied = self.machine.apply(&committed, now)?;
+            let took = begun.elapsed();
+            if took > self.policy.slow_after {
+                log_slow(&committed, took, self.policy.slow_after, applied.outcome.as_ref());
+            }
             answers.events.extend(applied.events);
             let mut alarm = None;
             for effect in applied.effects {
@@ -295,10 +307,13 @@ impl ApplyStage {
                     Effect::Compact(compaction) => self.compact(compaction),
                     Effect::Snapshot => self.state.is_snapshot_wanted = true,
                     Effect::ClusterVersion { old, new } => {
-                        log_cluster_version(old, new);
+                        self.log_cluster_version(old, new);
                         self.state.is_migration_due = true;
                     }
-                    Effect::Peer(change) => self.peers.change(&change),
+                    Effect::Peer(change) => {
+                        self.log_peer(&change);
+                        self.peers.change(&change);
+                    }
                     Effect::SelfRemoved => self.peers.removed(),
                 }
             }
@@ -342,14 +357,75 @@ impl ApplyStage {
 
     fn compact(&mut self, compaction: mvcc::Compaction) {
         tracing::info!(revision = compaction.revision(), "compact tree index");
+        self.state.compactions_begun.push_back(Instant::now());
         self.state.compactions.push_back(compaction);
         // etcd commits at once, so that a crash goes on with the compaction.
         self.state.is_commit_wanted = true;
     }
 
+    fn log_cluster_version(&self, old: Option<machine::Version>, new: machine::Version) {
+        let cluster_id = format!("{:x}", self.requests.core.cluster_id);
+        let local_member_id = format!("{:x}", self.requests.core.member_id);
+        let cluster_version = format!("{}.{}", new.major, new.minor);
+        match old {
+            None => tracing::info!(
+                cluster_id,
+                local_member_id,
+                cluster_version,
+                "set initial cluster version"
+            ),
+            Some(from) => tracing::info!(
+                cluster_id,
+                local_member_id,
+                from = format!("{}.{}", from.major, from.minor),
+                to = cluster_version,
+                "updated cluster version"
+            ),
+        }
+        tracing::info!(cluster_version, "enabled capabilities for version");
+        tracing::info!(cluster_version, "cluster version is updated");
+    }
+
+    fn log_peer(&self, change: &machine::PeerChange) {
+        let cluster_id = format!("{:x}", self.requests.core.cluster_id);
+        let local_member_id = format!("{:x}", self.requests.core.member_id);
+        match change {
+            machine::PeerChange::Add { id, peer_urls } => {
+                let member = self.machine.membership().members().find(|member| member.id == *id);
+                tracing::info!(
+                    cluster_id,
+                    local_member_id,
+                    added_peer_id = format!("{id:x}"),
+                    added_peer_peer_urls = ?peer_urls,
+                    added_peer_is_learner = member.is_some_and(|member| member.is_learner),
+                    "added member"
+                );
+            }
+            machine::PeerChange::Update { id, peer_urls } => tracing::info!(
+                cluster_id,
+                local_member_id,
+                updated_remote_peer_id = format!("{id:x}"),
+                updated_remote_peer_urls = ?peer_urls,
+                "updated member"
+            ),
+            machine::PeerChange::Remove { id } => tracing::info!(
+                cluster_id,
+                local_member_id,
+                removed_remote_peer_id = format!("{id:x}"),
+                "removed member"
+            ),
+        }
+    }
+
     /// Proposes the alarm, and answers the request that ran into the quota when the alarm stands.
     fn raise_alarm(&self, alarm: AlarmRequest, request_id: u64, outcome: Option<machine::Outcome>) {
-        tracing::warn!("message exceeded backend quota; raising alarm");
+        let quota = self.requests.core.config.quota_bytes().unwrap_or(u64::MAX);
+        tracing::warn!(
+            quota_size_bytes = quota,
+            quota_size = told::human_bytes(quota),
+            error = "etcdserver: mvcc: database space exceeded",
+            "message exceeded backend quota; raising alarm"
+        );
         self.requests.propose_alarm(alarm, request_id, outcome);
     }
 
@@ -385,7 +461,19 @@ impl ApplyStage {
         if step.apply(self.machine.writer()).is_break() {
             self.state.compactions.pop_front();
             self.state.is_commit_wanted = true;
-            tracing::info!(compact_revision = revision, "finished scheduled compaction");
+            // The oldest has no time of its own when it was begun before a start.
+            let has_time = self.state.compactions_begun.len() > self.state.compactions.len();
+            let begun = self.state.compactions_begun.pop_front().filter(|_| has_time);
+            let sizes = self.requests.core.backend.view().size();
+            tracing::info!(
+                compact_revision = revision,
+                took = told::go_duration(begun.map_or(Duration::ZERO, |at| at.elapsed())),
+                current_db_size_bytes = sizes.total_bytes,
+                current_db_size = told::human_bytes(sizes.total_bytes),
+                current_db_size_in_use_bytes = sizes.in_use_bytes,
+                current_db_size_in_use = told::human_bytes(sizes.in_use_bytes),
+                "finished scheduled compaction"
+            );
             self.requests.compaction_finished(revision);
         }
         if !self.state.compactions.is_empty() {
@@ -481,9 +569,28 @@ fn to_machine(committed: replica::Committed) -> Result<machine::Committed, machi
     }
 }
 
-fn log_cluster_version(old: Option<machine::Version>, new: machine::Version) {
-    let from = old.map_or_else(|| "unknown".to_owned(), |version| version.to_string());
-    tracing::info!(from, to = %new, "cluster version is updated");
+/// Tells of an entry that took long to apply.
+fn log_slow(
+    committed: &machine::Committed,
+    took: Duration,
+    limit: Duration,
+    outcome: Option<&machine::Outcome>,
+) {
+    let request = match &committed.payload {
+        machine::Payload::Request(request) => told::proposal(request),
+        machine::Payload::Raw(bytes) => {
+            match proto::etcdserverpb::InternalRaftRequest::decode(bytes.clone()) {
+                Ok(request) => told::proposal(&request),
+                Err(_) => String::new(),
+            }
+        }
+        machine::Payload::ConfChange(_) => "conf_change:<>".to_owned(),
+        machine::Payload::Empty => String::new(),
+    };
+    match outcome {
+        Some(Err(error)) => told::slow(took, limit, "", &request, None, Some(error)),
+        Some(Ok(_)) | None => told::slow(took, limit, "", &request, None, None),
+    }
 }
 
 /// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.

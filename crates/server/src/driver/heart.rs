@@ -35,6 +35,7 @@ use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::reads::Reads;
 use crate::request::Outcome;
+use crate::told;
 
 /// Most inputs that clients may have waiting: at 256 bytes each some megabytes, and more than any number of clients on two
 /// cores keeps in flight. Beyond it a client is told that there are too many requests.
@@ -173,6 +174,15 @@ impl Heart {
         let since_last = self.heartbeat + now.duration_since(*next_tick);
         let had_paused = since_last > TICKS_UNTIL_DOUBT * self.heartbeat;
         self.board.ticked(had_paused);
+        let late = now.duration_since(*next_tick);
+        if self.board.is_leader() && late > self.heartbeat {
+            tracing::warn!(
+                heartbeat_interval = told::go_duration(self.heartbeat),
+                expected_duration = told::go_duration(2 * self.heartbeat),
+                exceeded_duration = told::go_duration(late - self.heartbeat),
+                "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+            );
+        }
         let mut ticks = 0;
         while *next_tick <= now {
             self.replica.handle(Input::Tick, effects);

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use proto::{raftpb, walpb};
 use raft::Append;
@@ -14,6 +15,10 @@ use wal::{Batch, Wal};
 
 use super::heart;
 use super::mailbox::{Receiver, Sender, Wait};
+use crate::told;
+
+/// etcd warns of a slower write.
+const SLOW_SYNC: Duration = Duration::from_secs(1);
 
 /// What comes in where the log has a thread of its own.
 #[derive(Debug)]
@@ -93,8 +98,17 @@ impl LogWriter {
             self.wal.sync()?;
             self.forget_before(index)?;
         }
+        let begun = Instant::now();
         if self.wal.commit()?.cut {
             self.preallocate.send_all([()]);
+        }
+        let took = begun.elapsed();
+        if took > SLOW_SYNC {
+            tracing::warn!(
+                took = told::go_duration(took),
+                expected_duration = told::go_duration(SLOW_SYNC),
+                "slow fdatasync"
+            );
         }
         Ok(())
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use machine::{Response as Applied, quota};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
@@ -22,6 +23,7 @@ use tonic::{Request, Response, Status};
 
 use super::{limits, status};
 use crate::request::{Core, Refusal};
+use crate::told;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -36,6 +38,21 @@ impl Service {
 
     /// Executes a range and encodes the answer.
     async fn read(&self, request: &RangeRequest) -> Result<bytes::Bytes, Status> {
+        let begun = Instant::now();
+        let answer = self.read_now(request).await;
+        let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
+        if took > limit {
+            let request = told::range(request);
+            let (bytes, error) = match &answer {
+                Ok(answer) => (Some(answer.len()), None),
+                Err(status) => (None, Some(status as &dyn std::fmt::Display)),
+            };
+            told::slow(took, limit, "read-only range ", &request, bytes, error);
+        }
+        answer
+    }
+
+    async fn read_now(&self, request: &RangeRequest) -> Result<bytes::Bytes, Status> {
         limits::admit(&self.core)?;
         mvcc::check::range(request).map_err(|error| Status::from(status::of_check(&error)))?;
         if !request.serializable {
@@ -48,6 +65,16 @@ impl Service {
 
     /// Serves a transaction that changes nothing, on one state of the store.
     async fn read_only_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+        let begun = Instant::now();
+        let answer = self.read_only_txn_now(request).await;
+        let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
+        if took > limit {
+            told::slow(took, limit, "read-only txn ", &told::txn(request), None, None);
+        }
+        answer
+    }
+
+    async fn read_only_txn_now(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
         if !is_serializable(request) {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }

@@ -11,6 +11,7 @@ mod kv;
 mod lease;
 mod limits;
 mod maintenance;
+mod slow;
 mod status;
 mod unserved;
 mod watch;
@@ -21,6 +22,7 @@ pub(crate) use downgrade::cancel as cancel_downgrade;
 #[cfg(test)]
 pub(crate) use downgrade::carry_out as downgrade;
 pub(crate) use lease::{TimeToLive, expire as expire_leases, renew_here, time_to_live_here};
+pub(crate) use slow::watched;
 pub(crate) use wording::unknown_service;
 
 use std::sync::Arc;

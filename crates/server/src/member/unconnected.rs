@@ -60,6 +60,26 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         peer_auto_tls: false,
         self_signed_years: 1,
         enable_grpc_gateway: true,
+        listen_client_http_urls: Vec::new(),
+        listen_metrics_urls: Vec::new(),
+        cors: vec!["*".to_owned()],
+        host_whitelist: vec!["*".to_owned()],
+        metrics_extensive: false,
+        enable_pprof: false,
+        keepalive_min_time: Duration::from_secs(5),
+        auth_token: "simple".to_owned(),
+        auth_token_ttl: 300,
+        bcrypt_cost: 10,
+        initial_corrupt_check: false,
+        corrupt_check_time: Duration::ZERO,
+        compact_hash_check_enabled: false,
+        compact_hash_check_time: Duration::from_secs(60),
+        warning_apply_duration: Duration::from_millis(100),
+        warning_unary_request_duration: Duration::from_millis(300),
+        bootstrap_defrag_threshold_mib: 0,
+        unsafe_no_fsync: false,
+        socket_reuse_port: false,
+        feature_gates: String::new(),
     }
 }
 
@@ -67,7 +87,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let signals = Stops::listen().unwrap();
     let dialler = Dialler::new(config.peer_dial_limit(), None);
-    let parts = bootstrap::open(&config, None, 1).unwrap();
+    let parts = bootstrap::open(&config, None, 1, false).unwrap();
     let (member, watching) =
         Member::start_stages(config, &dialler, parts, None, 1, signals).unwrap();
     publish::publish(&member.core).await;

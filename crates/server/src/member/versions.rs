@@ -66,7 +66,7 @@ async fn a_member_stays_what_its_cluster_is_until_it_is_asked() {
         .await;
         member.stop().await;
     }
-    let lowered = crate::bootstrap::open(&config_of(dir.path(), "3.6"), None, 1).map(drop);
+    let lowered = crate::bootstrap::open(&config_of(dir.path(), "3.6"), None, 1, true).map(drop);
     let error = lowered.unwrap_err().to_string();
     assert!(error.contains("enable a downgrade first"), "{error}");
 }

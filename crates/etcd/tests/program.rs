@@ -1,0 +1,249 @@
+//! The program as an operator meets it: real processes, their log lines, exit codes, and members that find each other.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader};
+use std::net::TcpListener;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use client::{Client, Options};
+use serde_json::Value;
+
+/// Long enough for a slow machine; nothing waits for it to pass.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running `etcd`; dropping it kills it.
+struct Etcd {
+    child: Child,
+    lines: Receiver<String>,
+    seen: Vec<Value>,
+}
+
+impl Drop for Etcd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_etcd"));
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("ETCD_") {
+            command.env_remove(name);
+        }
+    }
+    command.args(args);
+    command
+}
+
+impl Etcd {
+    fn start(args: &[&str]) -> Self {
+        let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
+        let (sender, lines) = channel();
+        let stderr = child.stderr.take().unwrap();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, lines, seen: Vec::new() }
+    }
+
+    /// The first line with this message, now or later.
+    fn line(&mut self, message: &str) -> Value {
+        let is_it = |line: &Value| line["msg"].as_str().is_some_and(|msg| msg.contains(message));
+        if let Some(line) = self.seen.iter().find(|line| is_it(line)) {
+            return line.clone();
+        }
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left).unwrap_or_else(|error| {
+                panic!("no line {message:?} ({error}) after {:#?}", self.seen)
+            });
+            let line: Value = serde_json::from_str(&line)
+                .unwrap_or_else(|error| panic!("{error}: not a line of JSON: {line}"));
+            for key in ["level", "ts", "caller", "msg"] {
+                assert!(line[key].as_str().is_some_and(|text| !text.is_empty()), "{key}: {line}");
+            }
+            self.seen.push(line.clone());
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    /// Where clients are served.
+    fn client_address(&mut self) -> String {
+        self.line("serving client traffic")["address"].as_str().unwrap().to_owned()
+    }
+}
+
+/// A URL on a port that was free a moment ago.
+fn free_url() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    format!("http://{}", listener.local_addr().unwrap())
+}
+
+/// A member with ports and a directory of its own.
+fn member(dir: &std::path::Path, name: &str, more: &[&str]) -> Etcd {
+    let data_dir = dir.join(name);
+    let peer_url = free_url();
+    let mut args = vec![
+        "--name",
+        name,
+        "--data-dir",
+        data_dir.to_str().unwrap(),
+        "--listen-client-urls=http://127.0.0.1:0",
+        "--advertise-client-urls=http://127.0.0.1:0",
+        "--listen-peer-urls",
+        &peer_url,
+        "--initial-advertise-peer-urls",
+        &peer_url,
+    ];
+    args.extend_from_slice(more);
+    Etcd::start(&args)
+}
+
+async fn client_of(etcd: &mut Etcd) -> Client {
+    let options = Options { timeout: Some(PATIENCE), ..Options::default() };
+    Client::connect([etcd.client_address()], options).await.unwrap()
+}
+
+#[tokio::test]
+async fn members_find_each_other_in_a_registry() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = member(dir.path(), "registry", &[]);
+    let endpoint = registry.client_address();
+    let client = client_of(&mut registry).await;
+
+    // A token that nobody prepared is refused.
+    let endpoints = format!("--discovery-endpoints=http://{endpoint}");
+    let mut early = member(dir.path(), "early", &[&endpoints, "--discovery-token=t"]);
+    assert_eq!(early.line("discovery failed")["error"], "discovery: size key not found");
+    assert_eq!(early.child.wait().unwrap().code(), Some(1));
+
+    client.put("/_etcd/registry/t/_config/size", "2").await.unwrap();
+    let flags = [endpoints.as_str(), "--discovery-token=t", "--discovery-user=u:secret"];
+    let mut first = member(dir.path(), "first", &flags[..2]);
+    first.line("waiting for peers from discovery service");
+    let mut second = member(dir.path(), "second", &flags[..2]);
+    for found in [&mut first, &mut second] {
+        found.line("ready to serve client requests");
+        let start = found.line("starting an etcd server");
+        let cluster = start["initial-cluster"].as_str().unwrap();
+        assert!(cluster.contains("first=http://") && cluster.contains(",second=http://"));
+        assert_eq!(start["initial-cluster-token"], "t");
+    }
+    // They are one cluster.
+    client_of(&mut first).await.put("k", "v").await.unwrap();
+    assert_eq!(client_of(&mut second).await.get("k").await.unwrap().kvs[0].value, "v");
+
+    let mut late = member(dir.path(), "late", &flags[..2]);
+    assert_eq!(late.line("discovery failed")["error"], "discovery: cluster is full");
+    assert!(!dir.path().join("late").exists(), "nothing is written before");
+}
+
+#[test]
+fn a_file_configures_a_member_and_its_log_tells_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log").join("etcd.log");
+    std::fs::create_dir(dir.path().join("log")).unwrap();
+    let file = dir.path().join("etcd.yml");
+    let peer = free_url().replace("http://", "http://me:secret@");
+    let text = format!(
+        "name: f\ndata-dir: {}\nlisten-client-urls: http://127.0.0.1:0\nlisten-peer-urls: {peer}\n\
+         initial-advertise-peer-urls: {peer}\ninitial-cluster: f={peer}\nsnapshot-catchup-entries: 1000\n\
+         log-outputs: [stderr, {}]\nenable-log-rotation: true\nnosuch: 1\n",
+        dir.path().join("data").display(),
+        log.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let mut etcd = Etcd::start(&["--config-file", file.to_str().unwrap(), "--name=other"]);
+    let start = etcd.line("starting an etcd server");
+    assert_eq!(start["snapshot-catchup-entries"], 1000);
+    assert_eq!(start["election-timeout"], "1s");
+    assert_eq!(start["name"], "f");
+    assert_eq!(start["listen-peer-urls"][0], peer.replace("secret", "***"));
+    etcd.line("ready to serve client requests");
+    etcd.client_address();
+    assert_eq!(etcd.line("unknown key")["key"], "nosuch");
+    assert_eq!(etcd.line("are ignored next to")["ignored"][0], "--name");
+    assert_eq!(etcd.line("values that are not defaults")["config-file"][0], "data-dir");
+    let written = std::fs::read_to_string(&log).unwrap();
+    assert!(written.contains("\"msg\":\"ready to serve client requests\""));
+    assert!(!written.contains("secret"), "{written}");
+    let told: Vec<String> = etcd.seen.iter().map(Value::to_string).collect();
+    assert!(!told.join("\n").contains("secret"));
+}
+
+#[test]
+fn slow_requests_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut etcd = member(
+        dir.path(),
+        "slow",
+        &["--warning-apply-duration=1ns", "--warning-unary-request-duration=1ns"],
+    );
+    // `initial-cluster` is not given: the member is alone. Its own publication is an entry that takes longer than 1 ns.
+    let line = etcd.line("apply request took too long");
+    assert_eq!(
+        (line["level"].as_str(), line["expected-duration"].as_str()),
+        (Some("warn"), Some("1ns"))
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { client_of(&mut etcd).await.put("k", "v").await.unwrap() });
+    let line = etcd.line("request stats");
+    assert_eq!(line["response type"], "/etcdserverpb.KV/Put");
+    assert!(
+        line["time spent"].is_string() && line["remote"].as_str().unwrap().contains("127.0.0.1")
+    );
+}
+
+#[test]
+fn what_cannot_be_served_ends_with_etcds_codes() {
+    for (args, code, message, want) in [
+        (
+            &["--pre-vote=maybe"][..],
+            2,
+            "",
+            "invalid boolean value \"maybe\" for -pre-vote: parse error",
+        ),
+        (
+            &["--config-file=/nope"],
+            1,
+            "failed to verify flags",
+            "open /nope: no such file or directory",
+        ),
+        (
+            &["--name=y", "--initial-cluster=x=http://127.0.0.1:2380"],
+            1,
+            "discovery failed",
+            "couldn't find local name \\\"y\\\" in the initial cluster configuration",
+        ),
+        (
+            &["--listen-client-urls=http://127.0.0.1:1"],
+            1,
+            "advertise client URLs are not set",
+            "--advertise-client-urls is required",
+        ),
+        (
+            &["--log-outputs=systemd/journal,stdout"],
+            1,
+            "failed to verify flags",
+            "running with systemd/journal",
+        ),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let output = command(args).current_dir(dir.path()).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(code), "{args:?}: {told}");
+        assert!(told.contains(message) && told.contains(want), "{args:?}: {told}");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{args:?} leaves nothing");
+    }
+}
