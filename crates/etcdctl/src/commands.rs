@@ -3,6 +3,7 @@
 //! Arguments are checked before the environment is read and a client is made: so do etcd's, and it decides which of two errors is shown.
 
 mod alarm;
+mod auth;
 mod defrag;
 mod endpoint;
 mod kv;
@@ -13,6 +14,8 @@ mod snapshot;
 pub(crate) mod txn;
 pub(crate) mod version;
 mod watch;
+
+pub(crate) use auth::prefix_end;
 
 use std::future::Future;
 
@@ -66,6 +69,22 @@ pub(crate) fn dispatch(invocation: &Invocation<'_>) -> Outcome {
         Action::AlarmDisarm => alarm::disarm(invocation),
         Action::Defrag => defrag::defrag(invocation),
         Action::SnapshotSave => snapshot::save(invocation),
+        Action::AuthEnable => auth::enable(invocation),
+        Action::AuthDisable => auth::disable(invocation),
+        Action::AuthStatus => auth::status(invocation),
+        Action::UserAdd => auth::user_add(invocation),
+        Action::UserDelete => auth::user_delete(invocation),
+        Action::UserGet => auth::user_get(invocation),
+        Action::UserList => auth::user_list(invocation),
+        Action::UserPasswd => auth::user_passwd(invocation),
+        Action::UserGrantRole => auth::user_grant_role(invocation),
+        Action::UserRevokeRole => auth::user_revoke_role(invocation),
+        Action::RoleAdd => auth::role_add(invocation),
+        Action::RoleDelete => auth::role_delete(invocation),
+        Action::RoleGet => auth::role_get(invocation),
+        Action::RoleList => auth::role_list(invocation),
+        Action::RoleGrantPermission => auth::role_grant_permission(invocation),
+        Action::RoleRevokePermission => auth::role_revoke_permission(invocation),
         Action::MoveLeader => move_leader::move_leader(invocation),
     }
 }

@@ -13,6 +13,7 @@
 //!
 //! Upstream: etcdctl/ctlv3/command/printer*.go (3.5).
 
+pub mod auth;
 pub mod fields;
 pub mod json;
 pub mod protobuf;

@@ -85,6 +85,38 @@ pub enum Action {
     SnapshotSave,
     /// `move-leader`
     MoveLeader,
+    /// `auth enable`
+    AuthEnable,
+    /// `auth disable`
+    AuthDisable,
+    /// `auth status`
+    AuthStatus,
+    /// `user add`
+    UserAdd,
+    /// `user delete`
+    UserDelete,
+    /// `user get`
+    UserGet,
+    /// `user list`
+    UserList,
+    /// `user passwd`
+    UserPasswd,
+    /// `user grant-role`
+    UserGrantRole,
+    /// `user revoke-role`
+    UserRevokeRole,
+    /// `role add`
+    RoleAdd,
+    /// `role delete`
+    RoleDelete,
+    /// `role get`
+    RoleGet,
+    /// `role list`
+    RoleList,
+    /// `role grant-permission`
+    RoleGrantPermission,
+    /// `role revoke-permission`
+    RoleRevokePermission,
     /// `version`
     Version,
     /// `help`
@@ -194,6 +226,28 @@ pub const GLOBAL: &[Flag] = &[
         help: "output format: fields, json, protobuf, simple or table",
     },
 ];
+
+/// Flags of `user add`.
+pub const USER_ADD: &[Flag] = &[
+    INTERACTIVE,
+    flag("new-user-password", Kind::Text, "", "password of the new user"),
+    switch("no-password", "a user who can only be named by a certificate"),
+];
+
+/// Flags of `user passwd`.
+pub const USER_PASSWD: &[Flag] = &[INTERACTIVE];
+
+/// Flags of `user get`.
+pub const USER_GET: &[Flag] = &[switch("detail", "show what the user's roles may do")];
+
+/// Flags of `role grant-permission` and `role revoke-permission`.
+pub const PERMISSION: &[Flag] = &[
+    switch("from-key", "all keys from the given one on, in byte order"),
+    switch("prefix", "all keys with the given prefix"),
+];
+
+const INTERACTIVE: Flag =
+    flag("interactive", Kind::Bool, "true", "ask for the password instead of reading it");
 
 /// Flags of `get`, also in transactions.
 pub const GET: &[Flag] = &[
@@ -351,9 +405,9 @@ fn commands() -> Vec<Command> {
             "auth",
             "Turns authentication on and off",
             vec![
-                missing("enable", "Turns authentication on"),
-                missing("disable", "Turns authentication off"),
-                missing("status", "Shows whether authentication is on"),
+                leaf("enable", "", "Turns authentication on", &[], Action::AuthEnable),
+                leaf("disable", "", "Turns authentication off", &[], Action::AuthDisable),
+                leaf("status", "", "Shows whether authentication is on", &[], Action::AuthStatus),
             ],
         ),
         user(),
@@ -540,13 +594,43 @@ fn user() -> Command {
         "user",
         "Handles users",
         vec![
-            missing("add", "Adds a user"),
-            missing("delete", "Deletes a user"),
-            missing("get", "Shows a user's roles"),
-            missing("list", "Lists the users"),
-            missing("passwd", "Changes a user's password"),
-            missing("grant-role", "Grants a role to a user"),
-            missing("revoke-role", "Takes a role from a user"),
+            leaf(
+                "add",
+                " <user name or user:password> [options]",
+                "Adds a user",
+                USER_ADD,
+                Action::UserAdd,
+            ),
+            leaf("delete", " <user name>", "Deletes a user", &[], Action::UserDelete),
+            leaf(
+                "get",
+                " <user name> [options]",
+                "Shows a user's roles",
+                USER_GET,
+                Action::UserGet,
+            ),
+            leaf("list", "", "Lists the users", &[], Action::UserList),
+            leaf(
+                "passwd",
+                " <user name> [options]",
+                "Changes a user's password",
+                USER_PASSWD,
+                Action::UserPasswd,
+            ),
+            leaf(
+                "grant-role",
+                " <user name> <role name>",
+                "Grants a role to a user",
+                &[],
+                Action::UserGrantRole,
+            ),
+            leaf(
+                "revoke-role",
+                " <user name> <role name>",
+                "Takes a role from a user",
+                &[],
+                Action::UserRevokeRole,
+            ),
         ],
     )
 }
@@ -556,12 +640,24 @@ fn role() -> Command {
         "role",
         "Handles roles",
         vec![
-            missing("add", "Adds a role"),
-            missing("delete", "Deletes a role"),
-            missing("get", "Shows a role's permissions"),
-            missing("list", "Lists the roles"),
-            missing("grant-permission", "Grants a key range to a role"),
-            missing("revoke-permission", "Takes a key range from a role"),
+            leaf("add", " <role name>", "Adds a role", &[], Action::RoleAdd),
+            leaf("delete", " <role name>", "Deletes a role", &[], Action::RoleDelete),
+            leaf("get", " <role name>", "Shows a role's permissions", &[], Action::RoleGet),
+            leaf("list", "", "Lists the roles", &[], Action::RoleList),
+            leaf(
+                "grant-permission",
+                " [options] <role name> <permission type> <key> [endkey]",
+                "Grants a key range to a role",
+                PERMISSION,
+                Action::RoleGrantPermission,
+            ),
+            leaf(
+                "revoke-permission",
+                " [options] <role name> <key> [endkey]",
+                "Takes a key range from a role",
+                PERMISSION,
+                Action::RoleRevokePermission,
+            ),
         ],
     )
 }

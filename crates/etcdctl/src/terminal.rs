@@ -34,10 +34,23 @@ pub(crate) fn rest_of_input() -> Option<Vec<u8>> {
     }
 }
 
-/// Asks for a password: on a terminal without echo, otherwise one line of standard input.
+/// Asks for the password of `--user`: on a terminal without echo, otherwise one line of standard input.
 pub(crate) fn ask_password() -> Result<String, Failure> {
+    ask("Password: ").map_err(Failure::error)
+}
+
+/// A word of standard input; empty if there is none.
+pub(crate) fn word_of_input() -> String {
+    let mut line = String::new();
+    // What cannot be read is no word.
+    let _ = std::io::stdin().read_line(&mut line);
+    line.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+/// Asks for something that is not to be seen, and returns it or why it could not be read.
+pub(crate) fn ask(prompt: &str) -> Result<String, String> {
     use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
-    out(b"Password: ");
+    out(prompt.as_bytes());
     let stdin = std::io::stdin();
     let shown = tcgetattr(&stdin).ok();
     if let Some(shown) = &shown {
@@ -53,8 +66,8 @@ pub(crate) fn ask_password() -> Result<String, Failure> {
     }
     out(b"\n");
     match outcome {
-        Ok(0) => Err(Failure::error("EOF")),
+        Ok(0) => Err("EOF".to_owned()),
         Ok(_) => Ok(line.trim_end_matches(['\r', '\n']).to_owned()),
-        Err(error) => Err(Failure::error(error)),
+        Err(error) => Err(error.to_string()),
     }
 }

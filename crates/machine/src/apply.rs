@@ -16,12 +16,15 @@ pub use cluster::StorageMigration;
 
 use std::time::Duration;
 
+use auth::Caller;
+use lease::LeaseId;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
     AlarmMember, AlarmRequest, AlarmType, InternalRaftRequest, alarm_request::AlarmAction,
 };
 
 use crate::committed::{Decoded, decode_request};
+use crate::machine::lock;
 use crate::{
     Answer, Applied, Committed, Effect, Fatal, Machine, Outcome, Payload, RequestError, Response,
 };
@@ -90,14 +93,77 @@ impl Machine {
         if let Some(outcome) = self.apply_to_cluster(entry, op, applied)? {
             applied.outcome = entry.is_new.then_some(outcome);
         } else if entry.is_new {
-            check_auth(entry.index, op)?;
-            applied.outcome = Some(self.execute(entry, op, applied)?);
+            let caller = request.header.as_ref().map_or(Caller::NOBODY, |header| Caller {
+                user: &header.username,
+                revision: header.auth_revision,
+            });
+            applied.outcome = Some(match self.check_rights(caller, op) {
+                Ok(()) => self.execute(entry, op, caller, applied)?,
+                Err(refused) => Err(refused.into()),
+            });
         }
         Ok(())
     }
 
+    /// Whether the caller may have this done. What changes users and roles is checked where it is done; the rest was
+    /// checked by the member that was asked, as in etcd, or comes of a member itself.
+    ///
+    /// Differs from etcd 3.5, where an alarm that is raised takes these checks away until a restart (its PR 22386).
+    fn check_rights(&self, caller: Caller<'_>, op: &Op) -> Result<(), auth::Error> {
+        let rights = self.auth.snapshot();
+        if !rights.is_enabled() {
+            return Ok(());
+        }
+        let leased = |id: i64| lock(&self.lessor).keys(LeaseId(id)).cloned().collect();
+        match op {
+            Op::Put(request) => rights.check_put(caller, request, &leased),
+            Op::DeleteRange(request) => rights.check_delete_range(caller, request),
+            Op::Txn(request) => rights.check_txn(caller, request, &leased),
+            Op::Range(request) => rights.check_read(caller, &request.key, &request.range_end),
+            Op::LeaseRevoke(request) => rights.check_lease_writes(caller, request.id, &leased),
+            Op::V2(_)
+            | Op::Compaction(_)
+            | Op::LeaseGrant(_)
+            | Op::LeaseCheckpoint(_)
+            | Op::Alarm(_)
+            | Op::AuthEnable(_)
+            | Op::AuthDisable(_)
+            | Op::AuthStatus(_)
+            | Op::Authenticate(_)
+            | Op::AuthUserAdd(_)
+            | Op::AuthUserDelete(_)
+            | Op::AuthUserGet(_)
+            | Op::AuthUserChangePassword(_)
+            | Op::AuthUserGrantRole(_)
+            | Op::AuthUserRevokeRole(_)
+            | Op::AuthUserList(_)
+            | Op::AuthRoleList(_)
+            | Op::AuthRoleAdd(_)
+            | Op::AuthRoleDelete(_)
+            | Op::AuthRoleGet(_)
+            | Op::AuthRoleGrantPermission(_)
+            | Op::AuthRoleRevokePermission(_)
+            | Op::ClusterVersionSet(_)
+            | Op::ClusterMemberAttrSet(_)
+            | Op::DowngradeInfoSet(_)
+            | Op::DowngradeVersionTest(_) => Ok(()),
+        }
+    }
+
     /// Executes what goes to the backend alone.
-    fn execute(&mut self, entry: Entry, op: &Op, applied: &mut Applied) -> Result<Outcome, Fatal> {
+    fn execute(
+        &mut self,
+        entry: Entry,
+        op: &Op,
+        caller: Caller<'_>,
+        applied: &mut Applied,
+    ) -> Result<Outcome, Fatal> {
+        let rules = self.options.version.auth_rules();
+        if let Some(done) = self.auth.apply(entry.index, op, caller, rules, &mut self.writer) {
+            applied.effects.extend(done.effect.map(Effect::Auth));
+            let answered = done.outcome.map(|answer| self.answer(Response::Auth(answer)));
+            return Ok(answered.map_err(RequestError::from));
+        }
         let outcome = match op {
             Op::Put(request) => self.put(request, applied)?,
             Op::DeleteRange(request) => self.delete_range(request, applied)?,
@@ -107,20 +173,20 @@ impl Machine {
             Op::LeaseRevoke(request) => self.lease_revoke(request, applied),
             Op::LeaseCheckpoint(request) => self.lease_checkpoint(entry, request),
             Op::Alarm(request) => Ok(self.alarm(request)),
-            Op::Authenticate(_) => Err(RequestError::AuthNotEnabled),
-            // Reads that went through the log: nobody's state changes. 3.6 has the version test for its own tests.
+            // Reads that went through the log: nobody's state changes. 3.6 has the version test for its own tests. The rest
+            // was taken care of before this: what changes the cluster, and what is about authentication.
             Op::Range(_)
+            | Op::DowngradeVersionTest(_)
+            | Op::V2(_)
+            | Op::ClusterVersionSet(_)
+            | Op::ClusterMemberAttrSet(_)
+            | Op::DowngradeInfoSet(_)
+            | Op::Authenticate(_)
             | Op::AuthStatus(_)
             | Op::AuthUserGet(_)
             | Op::AuthUserList(_)
             | Op::AuthRoleGet(_)
             | Op::AuthRoleList(_)
-            | Op::DowngradeVersionTest(_) => Err(RequestError::Unsupported),
-            // Taken care of before this: what changes the cluster, and what needs authentication.
-            Op::V2(_)
-            | Op::ClusterVersionSet(_)
-            | Op::ClusterMemberAttrSet(_)
-            | Op::DowngradeInfoSet(_)
             | Op::AuthEnable(_)
             | Op::AuthDisable(_)
             | Op::AuthUserAdd(_)
@@ -158,43 +224,4 @@ impl Machine {
     pub(super) fn answer(&self, response: Response) -> Answer {
         Answer { revision: self.store.current_revision(), response }
     }
-}
-
-/// Refuses to go on where authentication would have to be kept: a member that ignores it must not serve.
-fn check_auth(index: u64, op: &Op) -> Result<(), Fatal> {
-    let request = match op {
-        Op::AuthEnable(_) => "enabling authentication",
-        Op::AuthUserAdd(_)
-        | Op::AuthUserDelete(_)
-        | Op::AuthUserChangePassword(_)
-        | Op::AuthUserGrantRole(_)
-        | Op::AuthUserRevokeRole(_) => "a change of users",
-        Op::AuthRoleAdd(_)
-        | Op::AuthRoleDelete(_)
-        | Op::AuthRoleGrantPermission(_)
-        | Op::AuthRoleRevokePermission(_) => "a change of roles",
-        // Off already: nothing to do.
-        Op::AuthDisable(_)
-        | Op::Authenticate(_)
-        | Op::AuthStatus(_)
-        | Op::AuthUserGet(_)
-        | Op::AuthUserList(_)
-        | Op::AuthRoleGet(_)
-        | Op::AuthRoleList(_)
-        | Op::V2(_)
-        | Op::Range(_)
-        | Op::Put(_)
-        | Op::DeleteRange(_)
-        | Op::Txn(_)
-        | Op::Compaction(_)
-        | Op::LeaseGrant(_)
-        | Op::LeaseRevoke(_)
-        | Op::LeaseCheckpoint(_)
-        | Op::Alarm(_)
-        | Op::ClusterVersionSet(_)
-        | Op::ClusterMemberAttrSet(_)
-        | Op::DowngradeInfoSet(_)
-        | Op::DowngradeVersionTest(_) => return Ok(()),
-    };
-    Err(Fatal::Auth { index, request })
 }

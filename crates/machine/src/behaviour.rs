@@ -89,6 +89,23 @@ impl Version {
         self.minor >= 6
     }
 
+    /// How users and roles are shown.
+    pub(crate) const fn auth_rules(self) -> auth::Rules {
+        auth::Rules { shows_root_rights: self.minor >= 6, status_is_public: self.minor >= 7 }
+    }
+
+    /// Everybody with an identity may ask for a member's status; before, who administers it.
+    #[must_use]
+    pub const fn status_needs_identity_only(self) -> bool {
+        self.has(32, 12, 0)
+    }
+
+    /// A token may come as `Bearer TOKEN`.
+    #[must_use]
+    pub const fn knows_bearer(self) -> bool {
+        self.has(32, 13, 0)
+    }
+
     /// A leader keeps checkpoints of leases once the whole cluster is 3.6, without being told to.
     pub(crate) fn persists_checkpoints(self, cluster: Option<Self>) -> bool {
         self.minor >= 6 && cluster.is_some_and(|cluster| cluster >= Self::v3(6, 0))

@@ -21,14 +21,6 @@ pub enum Fatal {
         /// The entry that came.
         got: u64,
     },
-    /// Serving on would ignore who may do what.
-    #[error("entry {index}: {request} needs authentication, which this version does not have yet")]
-    Auth {
-        /// Index of the entry.
-        index: u64,
-        /// The request.
-        request: &'static str,
-    },
     /// The cluster moved on to a version that this member does not speak.
     #[error("entry {index}: cluster version {cluster} is above this member's {own}")]
     ClusterVersion {
@@ -91,11 +83,6 @@ pub enum OpenError {
         /// This member's.
         own: Version,
     },
-    /// Serving would ignore who may do what.
-    #[error(
-        "authentication is enabled in this data directory, and this version does not have it yet"
-    )]
-    AuthEnabled,
     /// The store's data cannot be read.
     #[error(transparent)]
     Storage(#[from] mvcc::StorageError),

@@ -5,6 +5,7 @@
 //!                    │
 //!                    ├── mvcc::Store        keys, revisions
 //!                    ├── lease::Lessor      leases (shared with the services that renew and list them)
+//!                    ├── auth::Store        users, roles, and what they may do
 //!                    ├── Membership         members, cluster version, downgrade; raft's configuration
 //!                    ├── Alarms, Quota      what is refused for want of space or of trust
 //!                    └── backend::Writer    rows, and the index of the entry that they stand for
@@ -24,8 +25,10 @@
 //! - two machines that apply the same entries hold the same rows, and so do Go members of the same version;
 //! - a refused request writes nothing.
 //!
-//! Deliberately absent: authentication (a directory or an entry that needs it is refused), the v2 API but for the two
-//! requests by which etcd 3.5 publishes a member and sets the cluster version.
+//! While authentication is on, an entry's request is checked against the rights of the user in its header before anything
+//! else, on every member alike ([`apply`](Machine::apply)); what members propose among themselves needs none.
+//!
+//! Deliberately absent: the v2 API but for the two requests by which etcd 3.5 publishes a member and sets the cluster version.
 //!
 //! Start reading at [`Machine::apply`].
 //!

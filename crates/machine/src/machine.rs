@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use backend::schema::{auth, meta};
+use backend::schema::meta;
 use backend::{View, Writer};
 use bytes::Bytes;
 use lease::{LeaseId, Lessor};
@@ -59,6 +59,7 @@ pub struct Machine {
     pub(crate) backend: backend::Reader,
     pub(crate) store: Store,
     pub(crate) lessor: SharedLessor,
+    pub(crate) auth: auth::Store,
     pub(crate) alarms: Alarms,
     pub(crate) membership: Membership,
     /// The entry that `membership` and `conf_state` stand for at open; later ones change them.
@@ -89,13 +90,14 @@ impl Machine {
         let restored = Store::open(backend.clone())?;
         let mut lessor = Lessor::open(options.lease.clone(), &writer.view())?;
         attach(&mut lessor, &restored.attachments);
-        let Content { alarms, membership, membership_index } = content;
+        let Content { auth, alarms, membership, membership_index } = content;
         let machine = Self {
             options,
             writer,
             backend,
             store: restored.store,
             lessor: Arc::new(Mutex::new(lessor)),
+            auth,
             alarms,
             membership,
             membership_index,
@@ -122,8 +124,9 @@ impl Machine {
         let writer = &mut self.writer;
         let mvcc::Reloaded { attachments, compaction } =
             self.store.reload(|| writer.install_snapshot(index))?;
-        let Content { alarms, membership, membership_index } =
+        let Content { auth, alarms, membership, membership_index } =
             Content::load(&self.options, &mut self.writer, snapshot)?;
+        self.auth = auth;
         self.alarms = alarms;
         self.membership = membership;
         self.membership_index = membership_index;
@@ -196,6 +199,12 @@ impl Machine {
         &self.conf_state
     }
 
+    /// Returns users, roles and rights as of the last entry applied.
+    #[must_use]
+    pub fn auth(&self) -> &Arc<auth::Snapshot> {
+        self.auth.snapshot()
+    }
+
     /// Returns the alarms that stand.
     #[must_use]
     pub fn alarms(&self) -> &Alarms {
@@ -215,6 +224,7 @@ pub(crate) fn lock(lessor: &SharedLessor) -> MutexGuard<'_, Lessor> {
 
 /// What is read from rows and snapshot, at start and when another member's backend is taken over.
 struct Content {
+    auth: auth::Store,
     alarms: Alarms,
     membership: Membership,
     membership_index: u64,
@@ -228,9 +238,6 @@ impl Content {
     ) -> Result<Self, OpenError> {
         let view = writer.view();
         check_storage_version(&view, options.version)?;
-        if auth::is_enabled(&view)? {
-            return Err(OpenError::AuthEnabled);
-        }
         let snapshot_index = snapshot.metadata.index;
         let document = snapshot.data.as_deref().unwrap_or_default();
         let (membership, membership_index) = if !document.is_empty() {
@@ -244,12 +251,8 @@ impl Content {
         };
         let membership = membership.with_downgrade_of_rows(&view)?;
         check_version(&membership, options.version)?;
-        if auth::revision(&view)? == 0 {
-            // As upstream does at its first start: members compare this number.
-            auth::put_revision(writer, 1);
-            writer.publish();
-        }
-        Ok(Self { alarms: Alarms::load(&view)?, membership, membership_index })
+        let auth = auth::Store::open(writer)?;
+        Ok(Self { auth, alarms: Alarms::load(&view)?, membership, membership_index })
     }
 }
 

@@ -53,6 +53,8 @@ pub enum Response {
     Alarms(Vec<AlarmMember>),
     /// To a change of the membership: the members after it.
     Members(Vec<Member>),
+    /// To a request about users, roles or authentication itself.
+    Auth(auth::Answer),
 }
 
 /// What the shell has to do because of an entry.
@@ -80,6 +82,8 @@ pub enum Effect {
         /// What it is.
         new: Version,
     },
+    /// Users, roles or tokens changed. Readers must see it before they see the rows of a later entry.
+    Auth(auth::Effect),
     /// Take a snapshot on disk at once: the cluster version went down, and an older etcd must not read this log.
     Snapshot,
 }
@@ -131,9 +135,9 @@ pub enum RequestError {
     /// A member publishes itself that does not belong to the cluster any more. Nobody is told.
     #[error("the publishing member is unknown")]
     UnknownPublisher,
-    /// Authentication is off (`AuthNotEnabled`).
-    #[error("authentication is not enabled")]
-    AuthNotEnabled,
+    /// Whoever asked may not, or what was asked of users and roles cannot be.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// An entry of a kind that this version has no use for.
     #[error("not supported")]
     Unsupported,

@@ -11,63 +11,23 @@ mod common;
 use backend::schema::Bucket;
 use bytes::Bytes;
 use common::{Fixture, entries};
-use machine::{Committed, Payload};
-use prost::Message;
-use proto::etcdserverpb::InternalRaftRequest;
-use proto::etcdserverpb::internal_raft_request::Request as Op;
+use machine::Committed;
 
-/// Everything but authentication.
-const BUCKETS: &[Bucket] = &[
-    Bucket::Alarm,
-    Bucket::Cluster,
-    Bucket::Key,
-    Bucket::Lease,
-    Bucket::Members,
-    Bucket::MembersRemoved,
-    Bucket::Meta,
-];
-
-/// Whether an entry changes users or roles, which this version refuses.
-fn is_auth(payload: &Payload) -> bool {
-    let Payload::Raw(bytes) = payload else { return false };
-    let Ok(InternalRaftRequest { request: Some(op), .. }) =
-        InternalRaftRequest::decode(bytes.clone())
-    else {
-        return false;
-    };
-    matches!(
-        op,
-        Op::AuthEnable(_)
-            | Op::AuthUserAdd(_)
-            | Op::AuthUserDelete(_)
-            | Op::AuthUserChangePassword(_)
-            | Op::AuthUserGrantRole(_)
-            | Op::AuthUserRevokeRole(_)
-            | Op::AuthRoleAdd(_)
-            | Op::AuthRoleDelete(_)
-            | Op::AuthRoleGrantPermission(_)
-            | Op::AuthRoleRevokePermission(_)
-    )
-}
-
-/// Applies a log; changes of users and roles are left out, they touch buckets of their own.
+/// Applies a log.
 fn replay(fixture: &mut Fixture, log: &'static [u8], skip: u64) {
     for entry in entries(Bytes::from_static(log)) {
         if entry.index <= skip {
             continue;
         }
-        let Committed { term, mut payload, .. } = Committed::from_entry(entry).unwrap();
-        if is_auth(&payload) {
-            payload = Payload::Empty;
-        }
+        let Committed { term, payload, .. } = Committed::from_entry(entry).unwrap();
         fixture.term = term;
         fixture.apply(payload);
     }
 }
 
 fn check_rows(fixture: &mut Fixture, expected: &str) {
-    let expected: Vec<&str> = expected.lines().filter(|line| !line.starts_with("auth")).collect();
-    let rows = fixture.rows(BUCKETS);
+    let expected: Vec<&str> = expected.lines().collect();
+    let rows = fixture.rows(&Bucket::ALL);
     let rows: Vec<&str> = rows.lines().collect();
     let differences: Vec<&str> = rows
         .iter()
@@ -111,10 +71,7 @@ fn replay_after_a_crash_writes_nothing_twice() {
         let mut fixture = Fixture::new();
         let log = entries(Bytes::from_static(RICH));
         for entry in log.into_iter().filter(|entry| entry.index <= crash_at) {
-            let Committed { term, mut payload, .. } = Committed::from_entry(entry).unwrap();
-            if is_auth(&payload) {
-                payload = Payload::Empty;
-            }
+            let Committed { term, payload, .. } = Committed::from_entry(entry).unwrap();
             fixture.term = term;
             fixture.apply(payload);
         }
@@ -134,10 +91,7 @@ fn start_from_a_snapshot() {
         for entry in
             entries(Bytes::from_static(RICH)).into_iter().filter(|entry| entry.index <= 170)
         {
-            let Committed { index, term, mut payload } = Committed::from_entry(entry).unwrap();
-            if is_auth(&payload) {
-                payload = Payload::Empty;
-            }
+            let Committed { index, term, payload } = Committed::from_entry(entry).unwrap();
             fixture.term = term;
             fixture.apply(payload);
             if index == taken_at {
@@ -152,10 +106,7 @@ fn start_from_a_snapshot() {
         assert_eq!(fixture.machine.applied(), taken_at);
         for entry in entries(Bytes::from_static(RICH)) {
             if entry.index > taken_at && entry.index <= 170 {
-                let Committed { term, mut payload, .. } = Committed::from_entry(entry).unwrap();
-                if is_auth(&payload) {
-                    payload = Payload::Empty;
-                }
+                let Committed { term, payload, .. } = Committed::from_entry(entry).unwrap();
                 fixture.term = term;
                 fixture.apply(payload);
             }
@@ -166,24 +117,6 @@ fn start_from_a_snapshot() {
         fixture.commit();
         check_rows(&mut fixture, RICH_ROWS);
     }
-}
-
-/// The log as it is: this version stops at the first change of users or roles, and says so.
-#[test]
-fn authentication_is_refused_by_name() {
-    let mut fixture = Fixture::new();
-    let mut stopped = None;
-    for entry in entries(Bytes::from_static(RICH)) {
-        let committed = Committed::from_entry(entry).unwrap();
-        fixture.term = committed.term;
-        if let Err(fatal) = fixture.try_apply(committed.payload) {
-            stopped = Some(fatal.to_string());
-            break;
-        }
-    }
-    let expected =
-        "entry 131: a change of roles needs authentication, which this version does not have yet";
-    assert_eq!(stopped.as_deref(), Some(expected));
 }
 
 /// HashKV as a client of the member saw it while this log was written: revision, compact revision, hash.
@@ -211,10 +144,7 @@ fn hashes_are_equal_at_every_moment() {
     let mut fixture = Fixture::new();
     let mut seen = std::collections::BTreeSet::new();
     for entry in entries(Bytes::from_static(RICH)) {
-        let Committed { term, mut payload, .. } = Committed::from_entry(entry).unwrap();
-        if is_auth(&payload) {
-            payload = Payload::Empty;
-        }
+        let Committed { term, payload, .. } = Committed::from_entry(entry).unwrap();
         fixture.term = term;
         fixture.apply(payload);
         let reader = fixture.machine.reader();

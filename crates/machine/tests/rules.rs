@@ -8,9 +8,10 @@
 
 mod common;
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use backend::schema::{Bucket, auth, cluster, meta};
+use backend::schema::{Bucket, auth as rows, cluster, meta};
 use bytes::Bytes;
 use common::{Fixture, MEMBER, VERSION, request, try_open};
 use lease::LeaseId;
@@ -19,11 +20,13 @@ use machine::{
     RequestError, Response, Version,
 };
 use prost::Message;
+use proto::authpb::Permission;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, AuthUserAddRequest, CompactionRequest,
-    DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest,
-    LeaseGrantRequest, LeaseRevokeRequest, PutRequest, Request as V2Request, RequestOp, TxnRequest,
+    AlarmMember, AlarmRequest, AlarmType, AuthRoleAddRequest, AuthRoleGrantPermissionRequest,
+    AuthUserAddRequest, AuthUserGrantRoleRequest, CompactionRequest, DeleteRangeRequest,
+    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
+    LeaseRevokeRequest, PutRequest, Request as V2Request, RequestHeader, RequestOp, TxnRequest,
     alarm_request::AlarmAction, request_op,
 };
 use proto::{membershippb, raftpb};
@@ -536,11 +539,7 @@ fn what_cannot_be_served_is_not_opened() {
             .map(drop)
             .map_err(|error| error.to_string())
     };
-    let error = open_after(&|writer| auth::put_enabled(writer, true), VERSION).unwrap_err();
-    assert_eq!(
-        error,
-        "authentication is enabled in this data directory, and this version does not have it yet"
-    );
+    open_after(&|writer| rows::put_enabled(writer, true), VERSION).unwrap();
     let downgrade =
         |target: &str| machine::Downgrade { enabled: true, target_version: target.to_owned() };
     let error = open_after(&|writer| cluster::put_downgrade(writer, &downgrade("3.4.0")), VERSION)
@@ -561,13 +560,95 @@ fn what_cannot_be_served_is_not_opened() {
 fn auth_revision_starts_at_one() {
     let mut fixture = Fixture::new();
     let view = fixture.machine.writer().view();
-    assert_eq!(auth::revision(&view).unwrap(), 1);
-    // Reads that another kind of member sends through the log do not stop this one.
-    assert_eq!(fixture.refused(Op::AuthStatus(Default::default())), RequestError::Unsupported);
-    assert_eq!(fixture.refused(Op::Authenticate(Default::default())), RequestError::AuthNotEnabled);
-    let error =
-        fixture.try_apply(request(Op::AuthUserAdd(AuthUserAddRequest::default()))).unwrap_err();
-    assert!(matches!(error, Fatal::Auth { index: 3, .. }), "{error}");
+    assert_eq!(rows::revision(&view).unwrap(), 1);
+    let off = Response::Auth(auth::Answer::Status { is_enabled: false, revision: 1 });
+    assert_eq!(fixture.ok(Op::AuthStatus(Default::default())).response, off);
+    assert_eq!(
+        fixture.refused(Op::Authenticate(Default::default())),
+        RequestError::Auth(auth::Error::AuthNotEnabled)
+    );
+}
+
+/// A request as a member proposed it for a user.
+fn request_of(user: &str, auth_revision: u64, op: Op) -> Payload {
+    let header = RequestHeader { id: 77, username: user.to_owned(), auth_revision };
+    Payload::Request(Arc::new(InternalRaftRequest {
+        header: Some(header),
+        request: Some(op),
+        ..InternalRaftRequest::default()
+    }))
+}
+
+/// A machine with authentication on: root, and u1 who may do all with `[a, c)`.
+fn guarded() -> Fixture {
+    let mut fixture = Fixture::new();
+    let user = |name: &str| AuthUserAddRequest { name: name.to_owned(), ..Default::default() };
+    let grant = |user: &str, role: &str| AuthUserGrantRoleRequest {
+        user: user.to_owned(),
+        role: role.to_owned(),
+    };
+    let permission =
+        Permission { perm_type: 2, key: Bytes::from("a"), range_end: Bytes::from("c") };
+    for op in [
+        Op::AuthUserAdd(user("root")),
+        Op::AuthUserAdd(user("u1")),
+        Op::AuthRoleAdd(AuthRoleAddRequest { name: "r1".to_owned() }),
+        Op::AuthRoleGrantPermission(AuthRoleGrantPermissionRequest {
+            name: "r1".to_owned(),
+            perm: Some(permission),
+        }),
+        Op::AuthUserGrantRole(grant("u1", "r1")),
+        Op::AuthUserGrantRole(grant("root", "root")),
+        Op::AuthEnable(Default::default()),
+    ] {
+        fixture.ok(op);
+    }
+    fixture
+}
+
+#[test]
+fn rights_are_checked_when_an_entry_is_applied() {
+    let mut fixture = guarded();
+    let now = fixture.machine.auth().revision();
+    let mut outcome = |user: &str, revision: u64, op: Op| {
+        fixture.apply(request_of(user, revision, op)).outcome.unwrap().map(drop)
+    };
+    let refused = |error| Err(RequestError::Auth(error));
+    assert_eq!(outcome("u1", now, put("b", "1")), Ok(()));
+    assert_eq!(outcome("u1", now, put("c", "1")), refused(auth::Error::PermissionDenied));
+    assert_eq!(outcome("", 0, put("b", "1")), refused(auth::Error::UserEmpty));
+    assert_eq!(outcome("u1", now - 1, put("b", "1")), refused(auth::Error::AuthOldRevision));
+    assert_eq!(outcome("root", now, put("z", "1")), Ok(()));
+    let delete_to = |key: &str, range_end: &str| {
+        Op::DeleteRange(DeleteRangeRequest {
+            key: Bytes::from(key.to_owned()),
+            range_end: Bytes::from(range_end.to_owned()),
+            ..Default::default()
+        })
+    };
+    assert_eq!(outcome("u1", now, delete_to("a", "c")), Ok(()));
+    assert_eq!(outcome("u1", now, delete_to("a", "\0")), refused(auth::Error::PermissionDenied));
+    assert_eq!(outcome("", 0, grant(9, 100)), Ok(()));
+    assert_eq!(outcome("root", now, put_with_lease("z", 9)), Ok(()));
+    assert_eq!(outcome("u1", now, revoke(9)), refused(auth::Error::PermissionDenied));
+    // Attaching a key to a lease that the user could not revoke.
+    assert_eq!(outcome("u1", now, put_with_lease("a", 9)), refused(auth::Error::PermissionDenied));
+    assert_eq!(outcome("root", now, revoke(9)), Ok(()));
+}
+
+/// etcd's PR 22386: there an alarm takes the checks away.
+#[test]
+fn alarms_do_not_take_rights_checks_away() {
+    let mut fixture = guarded();
+    let now = fixture.machine.auth().revision();
+    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
+        fixture.ok(alarm(AlarmAction::Activate, MEMBER, kind));
+        let outcome = fixture.apply(request_of("u1", now, delete("z"))).outcome.unwrap();
+        assert_eq!(outcome, Err(RequestError::Auth(auth::Error::PermissionDenied)));
+        let list = Op::AuthUserList(Default::default());
+        let outcome = fixture.apply(request_of("u1", now, list)).outcome.unwrap();
+        assert_eq!(outcome, Err(RequestError::Auth(auth::Error::PermissionDenied)));
+    }
 }
 
 #[test]

@@ -44,6 +44,9 @@ pub enum StartError {
     /// Certificates, keys or authorities that cannot be used.
     #[error(transparent)]
     Tls(#[from] tls::Error),
+    /// `--auth-token` cannot be served.
+    #[error(transparent)]
+    Tokens(#[from] crate::access::TokenOptionsError),
     /// A thread cannot be started, or signals cannot be listened to.
     #[error("{what}")]
     System {

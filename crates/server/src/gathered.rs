@@ -15,11 +15,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
+
+use crate::access::ConnectionInfo;
 
 /// What does not fit is written through: above it, copying costs more than a system call.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -170,10 +173,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 }
 
 impl Connected for Gathered<tls::Stream> {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        self.inner.socket().connect_info()
+        ConnectionInfo { common_name: self.inner.common_name().map(Arc::from) }
     }
 }
 

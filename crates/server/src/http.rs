@@ -17,6 +17,7 @@ use serde_json::json;
 use tonic::Status;
 use tonic::service::Routes;
 
+use crate::access::ConnectionInfo;
 use crate::gateway::Gateway;
 use crate::grpc;
 use crate::request::Core;
@@ -82,12 +83,28 @@ impl Front {
                 Method::GET => version_of_cluster(&self.core),
                 _ => method_not_allowed(),
             },
+            (path, Some(_)) if path.starts_with(GATEWAY) && self.shows_ignored_name(&request) => {
+                error(
+                    StatusCode::BAD_REQUEST,
+                    "CommonName of client sending a request against gateway will be ignored and not used as expected",
+                )
+            }
             ("/v3", Some(_)) => moved(GATEWAY, request.uri()),
             (path, Some(gateway)) if path.starts_with(GATEWAY) => {
                 gateway.answer(path, request).await
             }
             _ => not_found(),
         }
+    }
+}
+
+impl Front {
+    /// Whether a client shows a name in its certificate, and would be surprised that the gateway does not look at it.
+    fn shows_ignored_name(&self, request: &Request) -> bool {
+        let info = request.extensions().get::<ConnectionInfo>();
+        self.core.config.client_tls.client_cert_auth
+            && self.core.access.is_enabled()
+            && info.is_some_and(|info| info.common_name.is_some())
     }
 }
 

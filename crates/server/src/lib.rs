@@ -7,10 +7,12 @@
 //! ```text
 //! config ──► bootstrap ──► member ─┬─► driver   node, log writer, apply, committer
 //!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, health
+//!                                  ├─► access   who asks, and whether he may
 //!                                  ├─► http     gateway (JSON), health, version
 //!                                  └─► tasks    lease expiry, auto-compaction, progress of watches
 //! ```
 
+mod access;
 mod board;
 mod bootstrap;
 mod cluster_version;
@@ -44,6 +46,7 @@ mod told;
 pub mod version;
 mod watching;
 
+pub use self::access::TokenOptionsError;
 pub use self::bootstrap::StartError;
 pub use config::Config;
 pub use driver::Failure;

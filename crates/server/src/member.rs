@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::access::{Access, Passwords, Tokens};
 use crate::board::Board;
 use crate::bootstrap::{self, StartError};
 use crate::config::{ClusterState, Config};
@@ -87,7 +88,11 @@ impl Member {
             .map_err(|source| StartError::System { what: "listen to signals", source })?;
         // Before anything is written: a port that is taken must not leave a half-made directory.
         let own_config = config.clone();
-        let secured = off_executor(move || Secured::of(&own_config)).await?;
+        let (secured, tokens) = off_executor(move || {
+            let tokens = Tokens::of(&own_config.auth_token, own_config.auth_token_ttl)?;
+            Ok((Secured::of(&own_config)?, tokens))
+        })
+        .await?;
         tracing::info!(
             listen_peer_urls = ?told::urls(&config.listen_peer_urls),
             "configuring peer listeners"
@@ -112,8 +117,14 @@ impl Member {
         })
         .await;
         let (parts, joining) = opened?;
-        let (mut member, watching) =
-            Self::start_stages(config, &secured.dialler, parts, joining, unix_ms, signals)?;
+        let (mut member, watching) = Self::start_stages(
+            config,
+            (&secured.dialler, tokens),
+            parts,
+            joining,
+            unix_ms,
+            signals,
+        )?;
 
         let mut peer_routes = peer_port::routes(&member.core);
         if let Some(transport) = member.core.peers.transport() {
@@ -177,7 +188,7 @@ impl Member {
 
     fn start_stages(
         config: Config,
-        dialler: &Dialler,
+        (dialler, tokens): (&Dialler, Tokens),
         parts: ::bootstrap::Member,
         joining: Option<Joining>,
         unix_ms: u64,
@@ -212,6 +223,13 @@ impl Member {
         let reads = Arc::new(Reads::new(heart_sender.clone(), ids.next()));
         let peers = Arc::new(Peers::new(member_id, heart_sender.clone(), dialler.clone()));
         let version = machine.version();
+        let access = Arc::new(Access::new(
+            tokens,
+            Passwords::new(config.bcrypt_cost),
+            config.client_tls.client_cert_auth,
+            version,
+            machine.auth(),
+        ));
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -219,6 +237,7 @@ impl Member {
             quota: machine::Quota::from_flag(config.quota_backend_bytes),
             board: Arc::clone(&board),
             facts: Arc::clone(&facts),
+            access: Arc::clone(&access),
             reads: Arc::clone(&reads),
             waiters: Arc::clone(&waiters),
             ids,
@@ -286,6 +305,7 @@ impl Member {
             waiters: Arc::clone(&waiters),
             board: Arc::clone(&board),
             facts,
+            access,
             peers: Arc::clone(&peers),
             requests: ApplyRequests {
                 core: Arc::clone(&core),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use auth::Caller;
 use backend::schema::meta;
 use bytes::Bytes;
 use machine::{Answer, Outcome as ApplyOutcome, RequestError, Version};
@@ -15,6 +16,7 @@ use proto::etcdserverpb::{AlarmRequest, InternalRaftRequest, RequestHeader, Resp
 use replica::{Input, Proposal};
 use tokio::sync::watch;
 
+use crate::access::{Access, Credentials, Identity};
 use crate::board::Board;
 use crate::config::{Config, GRPC_OVERHEAD_BYTES};
 use crate::driver::mailbox::{SendError, Sender};
@@ -63,6 +65,9 @@ pub(crate) enum Refusal {
     /// A read could not be confirmed.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// Whoever asks did not say so, or may not.
+    #[error(transparent)]
+    Auth(#[from] auth::Error),
     /// Leadership did not go over in time.
     #[error("leader transfer timed out")]
     TransferTimeout,
@@ -81,6 +86,7 @@ pub(crate) struct Core {
     pub(crate) config: Config,
     pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
+    pub(crate) access: Arc<Access>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) ids: RequestIds,
@@ -141,26 +147,100 @@ impl Core {
         Ok(self.reads.linearizable(&self.board, self.config.request_timeout()).await?)
     }
 
-    /// Brings a request through the log and returns the state machine's answer.
+    /// Takes what a call shows of who makes it; next to nothing while authentication is off.
+    pub(crate) fn credentials<T>(&self, request: &tonic::Request<T>) -> Credentials {
+        if self.access.is_enabled() {
+            Credentials::of(request.metadata(), request.extensions())
+        } else {
+            Credentials::default()
+        }
+    }
+
+    /// Finds out who makes a call; `None` if it does not say, or nobody asks.
+    pub(crate) async fn identify(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<Option<Identity>, auth::Error> {
+        self.access.identify(credentials, &self.board, self.config.request_timeout()).await
+    }
+
+    /// Refuses calls that do not say who makes them.
+    pub(crate) async fn require_identity(
+        &self,
+        credentials: &Credentials,
+    ) -> Result<(), auth::Error> {
+        if !self.access.is_enabled() {
+            return Ok(());
+        }
+        self.identify(credentials).await?.map(drop).ok_or(auth::Error::UserEmpty)
+    }
+
+    /// Refuses calls of those who do not administer the cluster.
+    pub(crate) async fn require_admin(&self, credentials: &Credentials) -> Result<(), auth::Error> {
+        if !self.access.is_enabled() {
+            return Ok(());
+        }
+        let identity = self.identify(credentials).await?;
+        self.access.rights().check_admin(Identity::caller(identity.as_ref()))
+    }
+
+    /// Reads what the caller may read, in one piece: not with rights that were gone by the end.
+    pub(crate) async fn read<T>(
+        &self,
+        credentials: &Credentials,
+        check: impl FnOnce(&auth::Snapshot, Caller<'_>) -> Result<(), auth::Error>,
+        read: impl FnOnce() -> T,
+    ) -> Result<T, auth::Error> {
+        if !self.access.is_enabled() {
+            return Ok(read());
+        }
+        let identity = self.identify(credentials).await?;
+        let rights = self.access.rights();
+        check(&rights, Identity::caller(identity.as_ref()))?;
+        let found = read();
+        if identity.is_some() && self.access.rights().revision() != rights.revision() {
+            return Err(auth::Error::AuthOldRevision);
+        }
+        Ok(found)
+    }
+
+    /// Brings a client's request through the log and returns the state machine's answer.
+    pub(crate) async fn propose_for(
+        &self,
+        credentials: &Credentials,
+        op: Op,
+    ) -> Result<Answer, Refusal> {
+        self.check_gap()?;
+        let identity = self.identify(credentials).await?;
+        self.propose_by(identity, op, Input::Propose).await
+    }
+
+    /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
-        self.propose_by(op, Input::Propose).await
+        self.propose_by(None, op, Input::Propose).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
-        self.propose_by(op, Input::ProposeAsLeader).await
+        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader).await
+    }
+
+    fn check_gap(&self) -> Result<(), Refusal> {
+        if self.board.commit().0 > self.board.applied().0 + APPLY_GAP_MAX {
+            return Err(Refusal::TooManyRequests);
+        }
+        Ok(())
     }
 
     async fn propose_by(
         &self,
+        identity: Option<Identity>,
         op: Op,
         input: impl FnOnce(Proposal) -> Input,
     ) -> Result<Answer, Refusal> {
-        if self.board.commit().0 > self.board.applied().0 + APPLY_GAP_MAX {
-            return Err(Refusal::TooManyRequests);
-        }
+        self.check_gap()?;
         let request_id = self.ids.next();
-        let (request, data) = self.encode(request_id, op)?;
+        let (request, data) = self.encode(request_id, identity, op)?;
         let timeout = self.config.request_timeout();
         let deadline = tokio::time::Instant::now() + timeout;
         if self.board.leader() == raft::NodeId::NONE {
@@ -230,9 +310,11 @@ impl Core {
     fn encode(
         &self,
         request_id: u64,
+        identity: Option<Identity>,
         op: Op,
     ) -> Result<(Arc<InternalRaftRequest>, Bytes), Refusal> {
-        let header = RequestHeader { id: request_id, ..RequestHeader::default() };
+        let Identity { user: username, revision: auth_revision } = identity.unwrap_or_default();
+        let header = RequestHeader { id: request_id, username, auth_revision };
         let request = InternalRaftRequest {
             header: Some(header),
             request: Some(op),

@@ -203,6 +203,11 @@ impl OpenStream {
         });
     }
 
+    /// Refuses a watcher, for what is said.
+    pub(crate) fn refuse(&self, reason: String) {
+        self.with_hub(|hub, id, revision| hub.refuse(id, reason, revision));
+    }
+
     pub(crate) fn cancel(&self, watch_id: i64) {
         self.with_hub(|hub, id, revision| hub.cancel(id, watch_id, revision));
     }

@@ -355,6 +355,7 @@ impl Solo {
             machine::Effect::Compact(compaction) => self.compactions.push_back(compaction),
             machine::Effect::Snapshot => self.is_snapshot_wanted = true,
             machine::Effect::Peer(_)
+            | machine::Effect::Auth(_)
             | machine::Effect::SelfRemoved
             | machine::Effect::RaiseAlarm(_)
             | machine::Effect::ClusterVersion { .. } => {}

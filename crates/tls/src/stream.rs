@@ -30,6 +30,17 @@ impl Stream {
         }
     }
 
+    /// The common name in the certificate that a client showed and that was verified; `None` where there is none, and on
+    /// connections that were dialled. Of several names the last, as in Go.
+    #[must_use]
+    pub fn common_name(&self) -> Option<String> {
+        let Self::Accepted(stream) = self else { return None };
+        let leaf = stream.get_ref().1.peer_certificates()?.first()?;
+        let (_, certificate) = x509_parser::parse_x509_certificate(leaf).ok()?;
+        let name = certificate.subject().iter_common_name().last()?.as_str().ok()?;
+        Some(name.to_owned()).filter(|name| !name.is_empty())
+    }
+
     /// The other side's address, while there is one.
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {

@@ -28,6 +28,8 @@ const DUPLICATES: &[(&str, &str)] = &[
     ("logos", "protox-parse and prost-reflect (code generation only) move apart"),
     ("logos-codegen", "as logos"),
     ("logos-derive", "as logos"),
+    ("pem", "jsonwebtoken is ahead of rcgen"),
+    ("rand_core", "signature, under jsonwebtoken, stays with 0.6"),
     ("syn", "derive macros move to 3 one by one; build time only"),
     ("synstructure", "derive macros of asn1-rs stay with 0.13; build time only"),
     ("untrusted", "aws-lc-rs and rustls-webpki move apart"),

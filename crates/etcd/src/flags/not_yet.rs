@@ -5,9 +5,6 @@ use server::Config;
 /// Refuses what is not served, by the flag's name.
 pub(super) fn check(config: &Config) -> Result<(), String> {
     let asked = [
-        ("auth-token", config.auth_token != "simple"),
-        ("auth-token-ttl", config.auth_token_ttl != 300),
-        ("bcrypt-cost", config.bcrypt_cost != 10),
         ("listen-client-http-urls", !config.listen_client_http_urls.is_empty()),
         ("listen-metrics-urls", !config.listen_metrics_urls.is_empty()),
         ("cors", config.cors != ["*"]),

@@ -57,6 +57,13 @@ pub fn render(answer: Answer<'_>) -> Option<String> {
     Some(page.out)
 }
 
+/// The fields of an answer's header.
+pub(super) fn header_only(of: Option<&pb::ResponseHeader>) -> String {
+    let mut page = Page::default();
+    page.header(of);
+    page.out
+}
+
 #[derive(Default)]
 struct Page {
     out: String,

@@ -112,7 +112,7 @@ impl Formatter for GoFormatter {
     }
 }
 
-fn line(value: &impl Serialize) -> String {
+pub(super) fn line(value: &impl Serialize) -> String {
     let mut bytes = Vec::new();
     let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, GoFormatter);
     // Only maps with odd keys and failing writers make serde_json fail; there are neither.
@@ -122,16 +122,16 @@ fn line(value: &impl Serialize) -> String {
 }
 
 /// Go's `omitempty`.
-fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+pub(super) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
-fn base64_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn base64_bytes<S: Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(&STANDARD.encode(bytes))
 }
 
 #[derive(Clone, Copy, Serialize)]
-struct Header {
+pub(super) struct Header {
     #[serde(skip_serializing_if = "is_zero")]
     cluster_id: u64,
     #[serde(skip_serializing_if = "is_zero")]

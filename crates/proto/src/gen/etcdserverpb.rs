@@ -931,6 +931,7 @@ pub struct AuthDisableRequest {}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct AuthStatusRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthenticateRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -938,6 +939,7 @@ pub struct AuthenticateRequest {
     pub password: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserAddRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -960,6 +962,7 @@ pub struct AuthUserDeleteRequest {
     pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthUserChangePasswordRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,
@@ -1038,6 +1041,7 @@ pub struct AuthStatusResponse {
     pub auth_revision: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct AuthenticateResponse {
     #[prost(message, optional, tag = "1")]
     pub header: ::core::option::Option<ResponseHeader>,
@@ -1296,6 +1300,7 @@ pub mod internal_raft_request {
 pub struct EmptyResponse {}
 /// Proposed after the password was checked, so the password itself stays out of the log.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
 pub struct InternalAuthenticateRequest {
     #[prost(string, tag = "1")]
     pub name: ::prost::alloc::string::String,

@@ -128,6 +128,12 @@ pub struct Config {
     pub peer_auto_tls: bool,
     /// Years that a generated certificate is valid.
     pub self_signed_years: u32,
+    /// Kind of auth tokens with its options, as `--auth-token` has it.
+    pub auth_token: String,
+    /// How long a simple token lasts without being used; zero is etcd's 5 minutes.
+    pub auth_token_ttl: Duration,
+    /// Cost of hashing a password: 2 to the power of this.
+    pub bcrypt_cost: u32,
     /// Whether clients may speak JSON over HTTP.
     pub enable_grpc_gateway: bool,
     /// Where to listen for clients that speak HTTP only; with one, `listen_client_urls` serve gRPC only.
@@ -144,12 +150,6 @@ pub struct Config {
     pub enable_pprof: bool,
     /// Shortest interval at which a client may ping.
     pub keepalive_min_time: Duration,
-    /// Which tokens users get: `simple`, or `jwt` with its options.
-    pub auth_token: String,
-    /// Seconds that a simple token lasts.
-    pub auth_token_ttl: u32,
-    /// Cost of hashing a password, as given; 4 to 31 are possible.
-    pub bcrypt_cost: u32,
     /// Whether the database is compared with the other members' before clients are served.
     pub initial_corrupt_check: bool,
     /// Time between two comparisons of the members' databases; zero is never.

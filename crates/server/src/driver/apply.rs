@@ -21,6 +21,7 @@ use tokio::sync::oneshot;
 use super::committer::{self, AfterCommit, SnapshotPoint};
 use super::heart;
 use super::mailbox::{Receiver, Sender, Wait};
+use crate::access::Access;
 use crate::board::Board;
 use crate::facts::Facts;
 use crate::peers::Peers;
@@ -87,6 +88,7 @@ pub(crate) struct ApplyStage {
     pub(crate) waiters: Arc<Waiters<Outcome>>,
     pub(crate) board: Arc<Board>,
     pub(crate) facts: Arc<Facts>,
+    pub(crate) access: Arc<Access>,
     pub(crate) peers: Arc<Peers>,
     pub(crate) requests: ApplyRequests,
     pub(crate) policy: Policy,
@@ -226,6 +228,7 @@ impl ApplyStage {
         self.requests.compaction_finished(self.machine.reader().compact_revision());
         self.peers.replace(self.machine.membership());
         self.facts.update(&self.machine);
+        self.access.replace(self.machine.auth());
         self.board.set_applied(index);
         self.watch.reloaded(self.machine.revision());
         tracing::info!(applied_index = index.0, "applied snapshot");
@@ -305,6 +308,8 @@ impl ApplyStage {
                     Effect::RaiseAlarm(request) => alarm = Some(request),
                     Effect::EmptyEntry => self.count_leases(),
                     Effect::Compact(compaction) => self.compact(compaction),
+                    // Before the next entry: its rows are for those to see who may by then.
+                    Effect::Auth(effect) => self.access.apply(last, &effect, self.machine.auth()),
                     Effect::Snapshot => self.state.is_snapshot_wanted = true,
                     Effect::ClusterVersion { old, new } => {
                         self.log_cluster_version(old, new);

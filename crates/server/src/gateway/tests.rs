@@ -413,7 +413,7 @@ async fn errors() {
             "{}",
             (501, error(12, "retcd does not serve the election service yet")),
         ),
-        ("/v3/auth/user/add", "{}", (501, error(12, "retcd does not serve authentication yet"))),
+        ("/v3/auth/user/add", "{}", (400, error(3, "etcdserver: user name is empty"))),
         (
             "/v3/auth/authenticate",
             "{}",

@@ -60,8 +60,10 @@ impl Cluster for Service {
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
         limits::admit(&self.core)?;
+        let credentials = self.core.credentials(&request);
         let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
         let peer_urls = parse_urls(&peer_urls)?;
+        self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
         with_view(&self.core, |view| view.check_add(is_learner))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
         let id = ids::added_member_id(&peer_urls, now);
@@ -79,6 +81,7 @@ impl Cluster for Service {
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
         limits::admit(&self.core)?;
+        self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let id = request.get_ref().id;
         with_view(&self.core, |view| view.check_remove(id))?;
         let members = self.change(ConfChangeKind::RemoveNode, id, Vec::new()).await?;
@@ -90,9 +93,11 @@ impl Cluster for Service {
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
         limits::admit(&self.core)?;
+        let credentials = self.core.credentials(&request);
         let MemberUpdateRequest { id, peer_urls } = request.into_inner();
         // etcd commits any text as a URL, and all members stop at a malformed one.
         let peer_urls = parse_urls(&peer_urls)?;
+        self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
         // etcd sends what the client sent, which never says learner; a 3.5 member would promote the learner.
         let is_learner = is_learner(&self.core, id);
         let member = Member { id, peer_urls, is_learner, ..Member::default() };
@@ -106,6 +111,8 @@ impl Cluster for Service {
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
         limits::admit(&self.core)?;
+        let credentials = self.core.credentials(&request);
+        self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         if request.get_ref().linearizable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
@@ -118,6 +125,7 @@ impl Cluster for Service {
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
         limits::admit(&self.core)?;
+        self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let id = request.get_ref().id;
         let members = if self.core.board.is_leader() {
             promote(&self.core, id).await?

@@ -22,6 +22,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 
 use super::{limits, status};
+use crate::access::Credentials;
 use crate::request::{Core, Refusal};
 use crate::told;
 
@@ -37,12 +38,12 @@ impl Service {
     }
 
     /// Executes a range and encodes the answer.
-    async fn read(&self, request: &RangeRequest) -> Result<bytes::Bytes, Status> {
+    async fn read(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
         let begun = Instant::now();
         let answer = self.read_now(request).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
         if took > limit {
-            let request = told::range(request);
+            let request = told::range(request.get_ref());
             let (bytes, error) = match &answer {
                 Ok(answer) => (Some(answer.len()), None),
                 Err(status) => (None, Some(status as &dyn std::fmt::Display)),
@@ -52,21 +53,36 @@ impl Service {
         answer
     }
 
-    async fn read_now(&self, request: &RangeRequest) -> Result<bytes::Bytes, Status> {
+    async fn read_now(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
+        let credentials = self.core.credentials(request);
+        let request = request.get_ref();
         limits::admit(&self.core)?;
         mvcc::check::range(request).map_err(|error| Status::from(status::of_check(&error)))?;
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
-        let answer = self.core.store.range(request).map_err(|error| status::of_read(&error))?;
+        let answer = self
+            .core
+            .read(
+                &credentials,
+                |rights, caller| rights.check_read(caller, &request.key, &request.range_end),
+                || self.core.store.range(request),
+            )
+            .await
+            .map_err(status::of_auth)?
+            .map_err(|error| status::of_read(&error))?;
         let header = self.core.header(answer.revision);
         Ok(answer.encode(&header))
     }
 
     /// Serves a transaction that changes nothing, on one state of the store.
-    async fn read_only_txn(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    async fn read_only_txn(
+        &self,
+        credentials: &Credentials,
+        request: &TxnRequest,
+    ) -> Result<TxnResponse, Status> {
         let begun = Instant::now();
-        let answer = self.read_only_txn_now(request).await;
+        let answer = self.read_only_txn_now(credentials, request).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
         if took > limit {
             told::slow(took, limit, "read-only txn ", &told::txn(request), None, None);
@@ -74,11 +90,25 @@ impl Service {
         answer
     }
 
-    async fn read_only_txn_now(&self, request: &TxnRequest) -> Result<TxnResponse, Status> {
+    async fn read_only_txn_now(
+        &self,
+        credentials: &Credentials,
+        request: &TxnRequest,
+    ) -> Result<TxnResponse, Status> {
         if !is_serializable(request) {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
-        let mut response = self.core.store.txn(request).map_err(|error| status::of_read(&error))?;
+        let mut response = self
+            .core
+            .read(
+                credentials,
+                // Without a put no lease is looked at.
+                |rights, caller| rights.check_txn(caller, request, &|_| Vec::new()),
+                || self.core.store.txn(request),
+            )
+            .await
+            .map_err(status::of_auth)?
+            .map_err(|error| status::of_read(&error))?;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         response.header = Some(self.core.header(revision));
         Ok(response)
@@ -92,7 +122,7 @@ impl Kv for Service {
         request: Request<RangeRequest>,
     ) -> Result<Response<RangeResponse>, Status> {
         // Calls of the network take the short way, see [`Ranges`]; this serves those that come otherwise.
-        let encoded = self.read(request.get_ref()).await?;
+        let encoded = self.read(&request).await?;
         let response =
             prost::Message::decode(encoded).map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(response))
@@ -109,12 +139,16 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::put_cost(&request))?;
         mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
-        let answer =
-            self.core.propose(Op::Put(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::Put(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
         Ok(Response::new(response))
@@ -124,13 +158,14 @@ impl Kv for Service {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
         mvcc::check::delete_range(&request)
             .map_err(|error| Status::from(status::of_check(&error)))?;
         let answer = self
             .core
-            .propose(Op::DeleteRange(request))
+            .propose_for(&credentials, Op::DeleteRange(request))
             .await
             .map_err(|refusal| status::of(&refusal))?;
         let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
@@ -139,6 +174,7 @@ impl Kv for Service {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
@@ -146,10 +182,13 @@ impl Kv for Service {
         mvcc::check::txn(&request, ops_max)
             .map_err(|error| Status::from(status::of_check(&error)))?;
         if is_read_only(&request) {
-            return self.read_only_txn(&request).await.map(Response::new);
+            return self.read_only_txn(&credentials, &request).await.map(Response::new);
         }
-        let answer =
-            self.core.propose(Op::Txn(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::Txn(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
         Ok(Response::new(response))
@@ -159,9 +198,11 @@ impl Kv for Service {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
-        let outcome = self.core.propose(Op::Compaction(request)).await;
+        self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
+        let outcome = self.core.propose_for(&credentials, Op::Compaction(request)).await;
         // As etcd: also one that comes too late waits for the work of those before it.
         let is_applied = outcome.is_ok() || matches!(outcome, Err(Refusal::Request(_)));
         if request.physical && is_applied {
@@ -246,7 +287,7 @@ impl UnaryService<RangeRequest> for RangeCall {
     fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
         let service = self.service.clone();
         Box::pin(async move {
-            let encoded = service.read(request.get_ref()).await?;
+            let encoded = service.read(&request).await?;
             Ok(Response::new(Reply::Encoded(vec![encoded])))
         })
     }

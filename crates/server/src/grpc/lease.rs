@@ -18,9 +18,11 @@ use proto::etcdserverpb::{
 use rpc::errors::Error;
 use rpc::etcdserverpb::lease_server::Lease;
 use tokio_stream::{Stream, StreamExt as _};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::metadata::MetadataMap;
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
 use super::{limits, status, wording};
+use crate::access::{Credentials, Identity};
 use crate::driver::heart;
 use crate::forward::{self, OfLease};
 use crate::request::{Core, Refusal};
@@ -36,11 +38,29 @@ impl Service {
         Self { core: Arc::clone(core) }
     }
 
-    async fn keep_alive(&self, id: LeaseId) -> Result<LeaseKeepAliveResponse, Status> {
+    async fn keep_alive(&self, call: &Call, id: LeaseId) -> Result<LeaseKeepAliveResponse, Status> {
+        self.check_renewal(call, id).await.map_err(status::of_auth)?;
         // Taken before the renewal, so that its revision is never ahead of what the renewal saw.
         let header = self.core.header(0);
         let ttl = self.renew(id).await?;
         Ok(LeaseKeepAliveResponse { header: Some(header), id: id.0, ttl })
+    }
+
+    /// Renewing a lease keeps its keys: that is for those who may write them. Checked by the member that is asked, also where
+    /// the leader renews.
+    async fn check_renewal(&self, call: &Call, id: LeaseId) -> Result<(), auth::Error> {
+        let core = &self.core;
+        if !core.access.is_enabled() {
+            return Ok(());
+        }
+        let identity = core.identify(&call.credentials()).await?.ok_or(auth::Error::UserEmpty)?;
+        let rights = core.access.rights();
+        rights
+            .check_lease_writes(Identity::caller(Some(&identity)), id.0, &|id| leased(core, id))?;
+        if core.access.rights().revision() != rights.revision() {
+            return Err(auth::Error::AuthOldRevision);
+        }
+        Ok(())
     }
 
     /// Renews, here or at the leader, and returns the time to live; 0 when there is no such lease (any more).
@@ -56,6 +76,62 @@ impl Service {
             }
         }
     }
+}
+
+impl Service {
+    /// Refuses who may not read all keys of these leases. Returns the auth revision of the rights that were looked at.
+    async fn check_keys(
+        &self,
+        credentials: &Credentials,
+        leases: &[i64],
+    ) -> Result<Option<u64>, auth::Error> {
+        let core = &self.core;
+        if !core.access.is_enabled() {
+            return Ok(None);
+        }
+        let identity = core.identify(credentials).await?.ok_or(auth::Error::UserEmpty)?;
+        let rights = core.access.rights();
+        let caller = Identity::caller(Some(&identity));
+        for &lease in leases {
+            rights.check_lease_reads(caller, lease, &|id| leased(core, id))?;
+        }
+        Ok(Some(rights.revision()))
+    }
+
+    /// Refuses if users or roles changed since the check.
+    fn recheck(&self, checked_revision: Option<u64>) -> Result<(), auth::Error> {
+        match checked_revision {
+            Some(revision) if revision != self.core.access.rights().revision() => {
+                Err(auth::Error::AuthOldRevision)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The call that a stream of requests belongs to: each of them is checked as of its own time.
+#[derive(Debug)]
+struct Call {
+    metadata: MetadataMap,
+    extensions: Extensions,
+}
+
+impl Call {
+    fn of<T>(request: &Request<T>) -> Arc<Self> {
+        Arc::new(Self {
+            metadata: request.metadata().clone(),
+            extensions: request.extensions().clone(),
+        })
+    }
+
+    fn credentials(&self) -> Credentials {
+        Credentials::of(&self.metadata, &self.extensions)
+    }
+}
+
+/// The keys that hang on a lease.
+fn leased(core: &Core, id: i64) -> Vec<lease::Key> {
+    lessor(core).keys(LeaseId(id)).cloned().collect()
 }
 
 /// Renews a lease on the leader; `None` when there is no such lease (any more).
@@ -158,16 +234,18 @@ impl Lease for Service {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let mut request = request.into_inner();
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::LEASE_COST_BYTES)?;
+        self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         while request.id == 0 {
             // Positive, and never 0.
             request.id = i64::try_from(self.core.ids.next() & 0x7fff_ffff_ffff_ffff).unwrap_or(0);
         }
         let answer = self
             .core
-            .propose(Op::LeaseGrant(request))
+            .propose_for(&credentials, Op::LeaseGrant(request))
             .await
             .map_err(|refusal| status::of(&refusal))?;
         let Applied::LeaseGrant(mut response) = answer.response else {
@@ -182,9 +260,11 @@ impl Lease for Service {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         limits::admit(&self.core)?;
+        let credentials = self.core.credentials(&request);
+        self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         let answer = self
             .core
-            .propose(Op::LeaseRevoke(request.into_inner()))
+            .propose_for(&credentials, Op::LeaseRevoke(request.into_inner()))
             .await
             .map_err(|refusal| status::of(&refusal))?;
         Ok(Response::new(LeaseRevokeResponse { header: Some(self.core.header(answer.revision)) }))
@@ -200,11 +280,12 @@ impl Lease for Service {
         limits::admit(&self.core)?;
         limits::check_leader(&self.core, request.metadata())?;
         let service = self.clone();
+        let call = Call::of(&request);
         let answers = request.into_inner().then(move |request| {
-            let service = service.clone();
+            let (service, call) = (service.clone(), Arc::clone(&call));
             async move {
                 let request = request.map_err(wording::of_stream)?;
-                service.keep_alive(LeaseId(request.id)).await
+                service.keep_alive(&call, LeaseId(request.id)).await
             }
         });
         Ok(Response::new(Box::pin(until_error(answers))))
@@ -214,8 +295,14 @@ impl Lease for Service {
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
+        self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
+        let checked_revision = match request.keys {
+            true => self.check_keys(&credentials, &[request.id]).await.map_err(status::of_auth)?,
+            false => None,
+        };
         let header = Some(self.core.header(0));
         let unknown = || LeaseTimeToLiveResponse {
             id: request.id,
@@ -243,16 +330,21 @@ impl Lease for Service {
                 TimeToLive::NotPrimary => tokio::time::sleep(self.core.config.heartbeat).await,
             }
         };
+        self.recheck(checked_revision).map_err(status::of_auth)?;
         Ok(Response::new(LeaseTimeToLiveResponse { header, ..response }))
     }
 
     async fn lease_leases(
         &self,
-        _: Request<LeaseLeasesRequest>,
+        request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
         limits::admit(&self.core)?;
-        let leases =
-            lessor(&self.core).leases().into_iter().map(|id| LeaseStatus { id: id.0 }).collect();
+        let ids: Vec<i64> = lessor(&self.core).leases().into_iter().map(|id| id.0).collect();
+        let credentials = self.core.credentials(&request);
+        let checked_revision =
+            self.check_keys(&credentials, &ids).await.map_err(status::of_auth)?;
+        self.recheck(checked_revision).map_err(status::of_auth)?;
+        let leases = ids.into_iter().map(|id| LeaseStatus { id }).collect();
         Ok(Response::new(LeaseLeasesResponse { header: Some(self.core.header(0)), leases }))
     }
 }

@@ -44,6 +44,12 @@ impl Service {
         Self { core: Arc::clone(core) }
     }
 
+    /// For what reaches all data.
+    async fn require_admin<T>(&self, request: &Request<T>) -> Result<(), Status> {
+        let allowed = self.core.require_admin(&self.core.credentials(request)).await;
+        allowed.map_err(|error| status::of_maintenance_auth(error, self.core.version.minor))
+    }
+
     /// What a status says besides from 3.6 on.
     fn status_since_3_6(&self) -> StatusResponse {
         let core = &self.core;
@@ -74,8 +80,15 @@ impl Maintenance for Service {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
+        let credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::admit(&self.core)?;
+        let allowed = if request.action == i32::from(AlarmAction::Get) {
+            self.core.require_identity(&credentials).await
+        } else {
+            self.core.require_admin(&credentials).await
+        };
+        allowed.map_err(status::of_auth)?;
         // etcd crashes for either of the two; a client's mistake is the client's to hear.
         if AlarmAction::try_from(request.action).is_err() {
             return Err(Status::invalid_argument("etcdserver: unknown alarm action"));
@@ -83,16 +96,29 @@ impl Maintenance for Service {
         if AlarmType::try_from(request.alarm).is_err() {
             return Err(Status::invalid_argument("etcdserver: unknown alarm type"));
         }
-        let answer =
-            self.core.propose(Op::Alarm(request)).await.map_err(|refusal| status::of(&refusal))?;
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::Alarm(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
         let Applied::Alarms(alarms) = answer.response else {
             return Err(Status::internal("the state machine answered another request"));
         };
         Ok(Response::new(AlarmResponse { header: Some(self.core.header(answer.revision)), alarms }))
     }
 
-    async fn status(&self, _: Request<StatusRequest>) -> Result<Response<StatusResponse>, Status> {
+    async fn status(
+        &self,
+        request: Request<StatusRequest>,
+    ) -> Result<Response<StatusResponse>, Status> {
         let core = &self.core;
+        let credentials = core.credentials(&request);
+        let allowed = if core.version.status_needs_identity_only() {
+            core.require_identity(&credentials).await
+        } else {
+            core.require_admin(&credentials).await
+        };
+        allowed.map_err(status::of_auth)?;
         let size = core.backend.size();
         let leader = core.board.leader();
         let mut errors = Vec::new();
@@ -119,9 +145,10 @@ impl Maintenance for Service {
 
     async fn defragment(
         &self,
-        _: Request<DefragmentRequest>,
+        request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
         limits::admit(&self.core)?;
+        self.require_admin(&request).await?;
         let (reply, done) = oneshot::channel();
         self.core.heart.send_all([heart::Work::Apply(apply::Work::Defragment(reply))]);
         match done.await {
@@ -131,8 +158,9 @@ impl Maintenance for Service {
         }
     }
 
-    async fn hash(&self, _: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
+    async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
         limits::admit(&self.core)?;
+        self.require_admin(&request).await?;
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
         let (view, header) = (self.core.backend.view(), self.core.header(0));
         let rule =
@@ -148,6 +176,7 @@ impl Maintenance for Service {
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
         limits::admit(&self.core)?;
+        self.require_admin(&request).await?;
         let revision = request.get_ref().revision;
         let store = self.core.store.clone();
         let found = blocking(move || store.hash_kv(revision))
@@ -165,8 +194,9 @@ impl Maintenance for Service {
 
     async fn snapshot(
         &self,
-        _: Request<SnapshotRequest>,
+        request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        self.require_admin(&request).await?;
         // What is applied by now is in it.
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
         let view = self.core.backend.view();
@@ -188,6 +218,7 @@ impl Maintenance for Service {
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
         limits::admit(&self.core)?;
+        self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         if !self.core.board.is_leader() {
             return Err(Error::NotLeader.into());
         }
@@ -211,6 +242,7 @@ impl Maintenance for Service {
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
         limits::admit(&self.core)?;
+        self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let version = downgrade::carry_out(&self.core, request.get_ref()).await?;
         Ok(Response::new(DowngradeResponse { header: Some(self.core.header(0)), version }))
     }

@@ -12,6 +12,7 @@ use crate::request::Refusal;
 pub(crate) fn of(refusal: &Refusal) -> Status {
     match refusal {
         Refusal::Request(error) => of_request(error),
+        Refusal::Auth(error) => of_auth(*error),
         Refusal::Malformed(error) => of_check(error).into(),
         Refusal::TooManyRequests => Error::RequestTooManyRequests.into(),
         Refusal::TooLarge => Error::RequestTooLarge.into(),
@@ -38,10 +39,51 @@ fn of_request(error: &RequestError) -> Status {
         RequestError::MemberNotFound | RequestError::MemberRemoved => Error::MemberNotFound.into(),
         RequestError::MemberNotLearner => Error::MemberNotLearner.into(),
         RequestError::TooManyLearners => Error::TooManyLearners.into(),
-        RequestError::AuthNotEnabled => Error::AuthNotEnabled.into(),
+        RequestError::Auth(error) => of_auth(*error),
         RequestError::UnknownPublisher | RequestError::Unsupported => {
             Status::new(Code::Unknown, error.to_string())
         }
+    }
+}
+
+/// The status for who may not, or for what cannot be made of users and roles.
+pub(crate) fn of_auth(error: auth::Error) -> Status {
+    match error {
+        auth::Error::RootUserNotExist => Error::RootUserNotExist,
+        auth::Error::RootRoleNotExist => Error::RootRoleNotExist,
+        auth::Error::UserAlreadyExist => Error::UserAlreadyExist,
+        auth::Error::UserEmpty => Error::UserEmpty,
+        auth::Error::UserNotFound => Error::UserNotFound,
+        auth::Error::RoleAlreadyExist => Error::RoleAlreadyExist,
+        auth::Error::RoleNotFound => Error::RoleNotFound,
+        auth::Error::RoleEmpty => Error::RoleEmpty,
+        auth::Error::AuthFailed => Error::AuthFailed,
+        auth::Error::PasswordGivenForNoPasswordUser => Error::PasswordGivenForNoPasswordUser,
+        auth::Error::PermissionNotGiven => Error::PermissionNotGiven,
+        auth::Error::PermissionDenied => Error::PermissionDenied,
+        auth::Error::RoleNotGranted => Error::RoleNotGranted,
+        auth::Error::PermissionNotGranted => Error::PermissionNotGranted,
+        auth::Error::AuthNotEnabled => Error::AuthNotEnabled,
+        auth::Error::InvalidAuthToken => Error::InvalidAuthToken,
+        auth::Error::InvalidAuthMgmt => Error::InvalidAuthMgmt,
+        auth::Error::AuthOldRevision => Error::AuthOldRevision,
+    }
+    .into()
+}
+
+/// The same from the maintenance calls in which 3.5 forgets to translate.
+pub(crate) fn of_maintenance_auth(error: auth::Error, minor: u32) -> Status {
+    const UNTRANSLATED: [(auth::Error, Error); 3] = [
+        (auth::Error::UserEmpty, Error::MaintenanceUserEmpty),
+        (auth::Error::InvalidAuthToken, Error::MaintenanceInvalidAuthToken),
+        (auth::Error::PermissionDenied, Error::MaintenancePermissionDenied),
+    ];
+    if minor >= 6 {
+        return of_auth(error);
+    }
+    match UNTRANSLATED.into_iter().find(|(known, _)| *known == error) {
+        Some((_, told)) => told.into(),
+        None => Status::new(Code::Unknown, format!("auth: {error}")),
     }
 }
 

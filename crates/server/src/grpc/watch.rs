@@ -14,17 +14,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use mvcc::watch::Message;
 use proto::etcdserverpb::watch_request::RequestUnion;
-use proto::etcdserverpb::{WatchRequest, WatchResponse};
+use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use rpc::errors::Error;
 use rpc::raw::{RawCodec, Reply, WATCH_PATH};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_stream::Stream;
 use tonic::body::Body;
+use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::{limits, wording};
+use super::{limits, status, wording};
+use crate::access::{Credentials, Identity};
 use crate::request::Core;
 use crate::watching::{OpenStream, Watching};
 
@@ -54,7 +56,13 @@ impl Watches {
         let needs_leader = limits::needs_leader(request.metadata());
         let stream = Arc::new(self.watching.open());
         let (end, ended) = oneshot::channel();
-        let reading = tokio::spawn(read_requests(Arc::clone(&stream), request.into_inner(), end));
+        let caller = Caller {
+            core: Arc::clone(&self.core),
+            metadata: request.metadata().clone(),
+            extensions: request.extensions().clone(),
+        };
+        let requests = request.into_inner();
+        let reading = tokio::spawn(read_requests(Arc::clone(&stream), caller, requests, end));
         let guarding = needs_leader.then(|| {
             let (lost, leader_lost) = oneshot::channel();
             (tokio::spawn(guard_leader(Arc::clone(&self.core), lost)).abort_handle(), leader_lost)
@@ -75,6 +83,7 @@ impl Watches {
 /// Carries out the client's requests until it says no more. Then the stream goes on with what is watched.
 async fn read_requests(
     stream: Arc<OpenStream>,
+    caller: Caller,
     mut requests: Streaming<WatchRequest>,
     end: oneshot::Sender<Status>,
 ) {
@@ -84,7 +93,10 @@ async fn read_requests(
         }
         match requests.message().await {
             Ok(Some(WatchRequest { request_union })) => match request_union {
-                Some(RequestUnion::CreateRequest(create)) => stream.create(&create),
+                Some(RequestUnion::CreateRequest(create)) => match caller.check(&create).await {
+                    Ok(()) => stream.create(&create),
+                    Err(refused) => stream.refuse(reason(refused)),
+                },
                 Some(RequestUnion::CancelRequest(cancel)) => stream.cancel(cancel.watch_id),
                 Some(RequestUnion::ProgressRequest(_)) => stream.request_progress(),
                 // As etcd: nothing was asked.
@@ -98,6 +110,41 @@ async fn read_requests(
             }
         }
     }
+}
+
+/// Whose stream it is. Each watcher is checked when it is asked for, as of then; one that is there stays, whatever becomes
+/// of its user, as in etcd.
+struct Caller {
+    core: Arc<Core>,
+    metadata: MetadataMap,
+    extensions: Extensions,
+}
+
+impl Caller {
+    async fn check(&self, create: &WatchCreateRequest) -> Result<(), auth::Error> {
+        let core = &self.core;
+        // One that is malformed is refused for that.
+        if !core.access.is_enabled() || create.start_revision < 0 {
+            return Ok(());
+        }
+        let credentials = Credentials::of(&self.metadata, &self.extensions);
+        let identity = core.identify(&credentials).await?;
+        // The key and end as the client gave them: an end of one zero byte is every key from the first on.
+        let key: &[u8] = if create.key.is_empty() { &[0] } else { &create.key };
+        let caller = Identity::caller(identity.as_ref());
+        core.access.rights().check_read(caller, key, &create.range_end)
+    }
+}
+
+/// Why a watcher is refused, as etcd says it: with the name of the code that the error has elsewhere.
+fn reason(refused: auth::Error) -> String {
+    let is_told = matches!(
+        refused,
+        auth::Error::InvalidAuthToken | auth::Error::AuthOldRevision | auth::Error::UserEmpty
+    );
+    let told = if is_told { refused } else { auth::Error::PermissionDenied };
+    let status = status::of_auth(told);
+    format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
 /// Returns when there was no leader for some time.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use super::Member;
+use crate::access::Tokens;
 use crate::bootstrap;
 use crate::config::{AutoCompaction, ClusterState, Config, Url};
 use crate::peer::Dialler;
@@ -59,6 +60,10 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         client_auto_tls: false,
         peer_auto_tls: false,
         self_signed_years: 1,
+        auth_token: "simple".to_owned(),
+        auth_token_ttl: Duration::from_secs(300),
+        // The least there is: tests need no protection from guessing.
+        bcrypt_cost: 4,
         enable_grpc_gateway: true,
         listen_client_http_urls: Vec::new(),
         listen_metrics_urls: Vec::new(),
@@ -67,9 +72,6 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         metrics_extensive: false,
         enable_pprof: false,
         keepalive_min_time: Duration::from_secs(5),
-        auth_token: "simple".to_owned(),
-        auth_token_ttl: 300,
-        bcrypt_cost: 10,
         initial_corrupt_check: false,
         corrupt_check_time: Duration::ZERO,
         compact_hash_check_enabled: false,
@@ -88,8 +90,9 @@ pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let signals = Stops::listen().unwrap();
     let dialler = Dialler::new(config.peer_dial_limit(), None);
     let parts = bootstrap::open(&config, None, 1, false).unwrap();
+    let tokens = Tokens::of(&config.auth_token, config.auth_token_ttl).unwrap();
     let (member, watching) =
-        Member::start_stages(config, &dialler, parts, None, 1, signals).unwrap();
+        Member::start_stages(config, (&dialler, tokens), parts, None, 1, signals).unwrap();
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
     let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));

@@ -201,7 +201,10 @@ impl Live {
                 env.mark(Mark::MemberRemoved);
                 env.after(RETIRE_US, Event::Retire(self.life));
             }
-            Effect::Peer(_) | Effect::RaiseAlarm(_) | Effect::ClusterVersion { .. } => {}
+            Effect::Peer(_)
+            | Effect::RaiseAlarm(_)
+            | Effect::ClusterVersion { .. }
+            | Effect::Auth(_) => {}
         }
         Ok(())
     }

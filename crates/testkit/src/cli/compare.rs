@@ -9,6 +9,7 @@ use crate::member::{Member, Options};
 
 /// The scripts that come with the crate.
 const SCRIPTS: &[(&str, &str)] = &[
+    ("auth", include_str!("../../scripts/auth.txt")),
     ("kv", include_str!("../../scripts/kv.txt")),
     ("lease", include_str!("../../scripts/lease.txt")),
     ("maintenance", include_str!("../../scripts/maintenance.txt")),

@@ -1,11 +1,13 @@
 //! Counts that the environment can raise: the defaults are short, for a newcomer's `cargo test`.
 
 /// A number from the environment.
+#[allow(dead_code, reason = "not every test counts")]
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().map_or(default, |text| text.parse().unwrap())
 }
 
 /// A seed: the environment's, or a fixed one, so that an ordinary run never fails by chance.
+#[allow(dead_code, reason = "not every test is random")]
 pub(crate) fn seed() -> u64 {
     let seed = number("RETCD_SEED", 1);
     eprintln!("seed {seed} (RETCD_SEED sets another)");

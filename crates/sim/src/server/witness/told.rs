@@ -34,7 +34,7 @@ pub(in crate::server) fn of_outcome(outcome: &machine::Outcome) -> Told {
             i64::from(txn.succeeded)
         }
         Response::LeaseGrant(grant) => grant.ttl,
-        Response::Done | Response::Alarms(_) | Response::Members(_) => 0,
+        Response::Done | Response::Alarms(_) | Response::Members(_) | Response::Auth(_) => 0,
     };
     Told { is_refused: false, revision: answer.revision, number, pairs }
 }

@@ -1,0 +1,160 @@
+use rcgen::KeyPair;
+
+use super::*;
+use crate::access::Tokens;
+
+/// Key files, made at each run: no key stands in the source.
+struct Keys(tempfile::TempDir);
+
+impl Keys {
+    fn new() -> Self {
+        let keys = Self(tempfile::tempdir().unwrap());
+        for (kind, algorithm) in [
+            ("rsa", &rcgen::PKCS_RSA_SHA256),
+            ("ec", &rcgen::PKCS_ECDSA_P256_SHA256),
+            ("ed", &rcgen::PKCS_ED25519),
+        ] {
+            for name in ["a", "b"] {
+                let pair = KeyPair::generate_for(algorithm).unwrap();
+                std::fs::write(keys.path(&format!("{kind}-{name}.key")), pair.serialize_pem())
+                    .unwrap();
+                std::fs::write(keys.path(&format!("{kind}-{name}.pub")), pair.public_key_pem())
+                    .unwrap();
+            }
+        }
+        std::fs::write(keys.path("secret"), b"\x00secret\xff\n").unwrap();
+        std::fs::write(keys.path("empty"), b"").unwrap();
+        keys
+    }
+
+    fn path(&self, name: &str) -> String {
+        self.0.path().join(name).display().to_string()
+    }
+
+    /// The tokens of these options, in which file names are this folder's.
+    fn tokens(&self, options: &str) -> Result<Tokens, TokenOptionsError> {
+        let folder = self.0.path().display().to_string();
+        Tokens::of(&options.replace('@', &format!("{folder}/")), Duration::ZERO)
+    }
+
+    fn jwt(&self, options: &str) -> Box<Jwt> {
+        let Ok(Tokens::Jwt(jwt)) = self.tokens(options) else { panic!("{options} is refused") };
+        jwt
+    }
+}
+
+const METHODS: [(&str, &str); 4] =
+    [("RS256", "rsa"), ("PS384", "rsa"), ("ES256", "ec"), ("EdDSA", "ed")];
+
+#[test]
+fn tokens_say_who_holds_them_to_whoever_has_the_key() {
+    let keys = Keys::new();
+    let known = Some(Identity { user: "u1".to_owned(), revision: 28 });
+    for (method, kind) in METHODS {
+        let with = |what: &str| keys.jwt(&format!("jwt,sign-method={method},{what}"));
+        let private = with(&format!("priv-key=@{kind}-a.key"));
+        let both = with(&format!("pub-key=@{kind}-a.pub,priv-key=@{kind}-a.key"));
+        let public = with(&format!("pub-key=@{kind}-a.pub"));
+        let other = with(&format!("pub-key=@{kind}-b.pub"));
+        let token = private.sign("u1", 28).unwrap();
+        for jwt in [&private, &both, &public] {
+            assert_eq!(jwt.identify(&token), known, "{method}");
+        }
+        assert_eq!(other.identify(&token), None, "{method}");
+        assert_eq!(public.sign("u1", 28), Err(TokenError::VerifyOnly));
+    }
+    let secret = keys.jwt("jwt,sign-method=HS256,priv-key=@secret");
+    let token = secret.sign("u1", 28).unwrap();
+    assert_eq!(secret.identify(&token), known);
+    // Another method with the same key, or the public key as a secret, is not what was agreed.
+    assert_eq!(keys.jwt("jwt,sign-method=HS512,priv-key=@secret").identify(&token), None);
+    let confused = keys.jwt("jwt,sign-method=HS256,priv-key=@rsa-a.pub").sign("root", 99).unwrap();
+    assert_eq!(keys.jwt("jwt,sign-method=RS256,pub-key=@rsa-a.pub").identify(&confused), None);
+}
+
+/// etcd #15677: a token without the claims crashed the server.
+#[test]
+fn tokens_without_the_claims_are_refused() {
+    let keys = Keys::new();
+    let jwt = keys.jwt("jwt,sign-method=HS256,priv-key=@secret,ttl=0");
+    let signing = jwt.signing.as_ref().unwrap();
+    let token = |claims: serde_json::Value| {
+        jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, signing).unwrap()
+    };
+    for claims in [
+        serde_json::json!({}),
+        serde_json::json!({"username": "u1"}),
+        serde_json::json!({"revision": 1}),
+        serde_json::json!({"username": 1, "revision": 1}),
+        serde_json::json!({"username": "u1", "revision": "1"}),
+        serde_json::json!({"username": "u1", "revision": 1, "exp": 1}),
+        serde_json::json!({"username": "u1", "revision": 1, "nbf": 99_999_999_999_u64}),
+    ] {
+        assert_eq!(jwt.identify(&token(claims.clone())), None, "{claims}");
+    }
+    for (revision, expected) in [(serde_json::json!(28.0), 28), (serde_json::json!(-1), 0)] {
+        let claims = serde_json::json!({"username": "u1", "revision": revision, "aud": "x"});
+        assert_eq!(jwt.identify(&token(claims)).unwrap().revision, expected);
+    }
+    for text in ["", ".", "..", "a.b.c", "abc.7"] {
+        assert_eq!(jwt.identify(text), None, "{text}");
+    }
+}
+
+#[test]
+fn options_are_refused_for_etcd_s_reasons() {
+    let keys = Keys::new();
+    let invalid = "auth: invalid auth options";
+    let missing = "auth: missing key data";
+    let mismatch = "auth: public and private keys don't match";
+    for (options, expected) in [
+        ("other", invalid),
+        ("simple,x", invalid),
+        ("jwt", invalid),
+        ("jwt,sign-method", invalid),
+        ("jwt,sign-method=", invalid),
+        ("jwt,sign-method=none", invalid),
+        ("jwt,sign-method=HS256=x", invalid),
+        ("jwt,sign-method=HS256,sign-method=HS256", invalid),
+        ("jwt,sign-method=HS256,priv-key=@secret,ttl=x", invalid),
+        ("jwt,sign-method=HS256", missing),
+        ("jwt,sign-method=HS256,pub-key=@secret", missing),
+        ("jwt,sign-method=HS256,priv-key=@empty", missing),
+        ("jwt,sign-method=RS256", missing),
+        ("jwt,sign-method=RS256,pub-key=@rsa-a.pub,priv-key=@rsa-b.key", mismatch),
+        ("jwt,sign-method=ES256,pub-key=@ec-a.pub,priv-key=@ec-b.key", mismatch),
+        ("jwt,sign-method=EdDSA,pub-key=@ed-a.pub,priv-key=@ed-b.key", mismatch),
+        (
+            "jwt,sign-method=RS256,priv-key=@ec-a.key",
+            "auth: the key in priv-key is not one for RS256",
+        ),
+        ("jwt,sign-method=ES256,pub-key=@secret", "auth: the key in pub-key is not one for ES256"),
+        ("jwt,sign-method=ES512,priv-key=@ec-a.key", "auth: retcd does not sign tokens with ES512"),
+    ] {
+        let found = keys.tokens(options).map(drop).map_err(|error| error.to_string());
+        assert_eq!(found, Err(expected.to_owned()), "{options}");
+    }
+    let unreadable = keys.tokens("jwt,sign-method=RS256,priv-key=@none").unwrap_err().to_string();
+    assert!(unreadable.starts_with(invalid) && unreadable.contains("none"), "{unreadable}");
+    assert!(matches!(keys.tokens(""), Ok(Tokens::None)));
+    assert!(matches!(keys.tokens("simple"), Ok(Tokens::Simple(_))));
+    keys.jwt("jwt,sign-method=HS256,priv-key=@secret,unknown=1,ttl=1h30m");
+}
+
+#[test]
+fn times() {
+    for (text, expected) in [
+        ("10m", Some(600_000)),
+        ("1h30m", Some(5_400_000)),
+        ("1.5s", Some(1_500)),
+        ("0", Some(0)),
+        ("", None),
+        ("5", None),
+        ("-5m", None),
+        ("5x", None),
+        ("m", None),
+        ("1.2.3s", None),
+    ] {
+        assert_eq!(parse_duration(text), expected.map(Duration::from_millis), "{text}");
+    }
+}
