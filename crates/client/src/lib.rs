@@ -29,6 +29,7 @@ mod error;
 mod kv;
 mod lease;
 mod maintenance;
+mod queue;
 pub mod retry;
 mod transport;
 mod watch;

@@ -10,6 +10,7 @@ mod kv;
 mod lease;
 mod member;
 mod move_leader;
+mod queue;
 mod snapshot;
 pub(crate) mod txn;
 pub(crate) mod version;
@@ -85,6 +86,8 @@ pub(crate) fn dispatch(invocation: &Invocation<'_>) -> Outcome {
         Action::RoleList => auth::role_list(invocation),
         Action::RoleGrantPermission => auth::role_grant_permission(invocation),
         Action::RoleRevokePermission => auth::role_revoke_permission(invocation),
+        Action::Lock => queue::lock(invocation),
+        Action::Elect => queue::elect(invocation),
         Action::MoveLeader => move_leader::move_leader(invocation),
     }
 }

@@ -19,6 +19,8 @@ pub enum Exit {
     Interrupted,
     /// Wrong arguments.
     BadArguments,
+    /// What a command that this program ran has exited with.
+    OfCommand(i32),
 }
 
 impl Exit {
@@ -32,6 +34,7 @@ impl Exit {
             Self::BadFeature => 4,
             Self::Interrupted => 5,
             Self::BadArguments => 128,
+            Self::OfCommand(code) => code,
         }
     }
 }

@@ -83,6 +83,10 @@ pub enum Action {
     Defrag,
     /// `snapshot save`
     SnapshotSave,
+    /// `lock`
+    Lock,
+    /// `elect`
+    Elect,
     /// `move-leader`
     MoveLeader,
     /// `auth enable`
@@ -294,6 +298,17 @@ pub const WATCH: &[Flag] = &[
     flag("rev", Kind::Int, "0", "revision to start from"),
 ];
 
+const LOCK: &[Flag] =
+    &[flag("ttl", Kind::Int, "10", "time to live of the lock's lease, in seconds")];
+
+const ELECT: &[Flag] = &[Flag {
+    name: "listen",
+    short: Some('l'),
+    kind: Kind::Bool,
+    default: "false",
+    help: "follow the election without taking part",
+}];
+
 const CLUSTER: &[Flag] = &[switch("cluster", "use every endpoint of the cluster's member list")];
 
 const HASHKV: &[Flag] = &[
@@ -399,8 +414,20 @@ fn commands() -> Vec<Command> {
         member(),
         snapshot(),
         missing("make-mirror", "Mirrors keys to another cluster"),
-        missing("lock", "Holds a named lock"),
-        missing("elect", "Takes part in an election or follows it"),
+        leaf(
+            "lock",
+            " <lockname> [exec-command arg1 arg2 ...]",
+            "Holds a named lock",
+            LOCK,
+            Action::Lock,
+        ),
+        leaf(
+            "elect",
+            " <election-name> [proposal]",
+            "Takes part in an election or follows it",
+            ELECT,
+            Action::Elect,
+        ),
         group(
             "auth",
             "Turns authentication on and off",

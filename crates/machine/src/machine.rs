@@ -6,7 +6,7 @@ use backend::schema::meta;
 use backend::{View, Writer};
 use bytes::Bytes;
 use lease::{LeaseId, Lessor};
-use mvcc::Store;
+use mvcc::{Rules, Store};
 use proto::raftpb;
 
 use crate::alarms::Alarms;
@@ -87,7 +87,7 @@ impl Machine {
     ) -> Result<(Self, Option<mvcc::Compaction>), OpenError> {
         let backend = writer.reader();
         let content = Content::load(&options, &mut writer, snapshot)?;
-        let restored = Store::open(backend.clone())?;
+        let restored = Store::open(backend.clone(), Rules::of_minor(options.version.minor))?;
         let mut lessor = Lessor::open(options.lease.clone(), &writer.view())?;
         attach(&mut lessor, &restored.attachments);
         let Content { auth, alarms, membership, membership_index } = content;

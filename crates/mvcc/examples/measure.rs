@@ -21,7 +21,7 @@ fn main() {
         None => SimDisk::new().dir(),
     };
     let (mut writer, reader) = backend::open(&dir, &backend::Options::default()).expect("opens");
-    let Restored { mut store, .. } = Store::open(reader).expect("opens");
+    let Restored { mut store, .. } = Store::open(reader, mvcc::Rules::default()).expect("opens");
     let key = |number: u64| {
         format!("/registry/pods/{:010x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 24)
     };
@@ -45,7 +45,7 @@ fn main() {
 
     let began = Cpu::now();
     let backend = writer.reader();
-    let restored = Store::open(backend).expect("opens");
+    let restored = Store::open(backend, mvcc::Rules::default()).expect("opens");
     report("restore", began, keys);
     drop(restored);
 

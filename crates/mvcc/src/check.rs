@@ -7,11 +7,12 @@
 use std::collections::BTreeSet;
 
 use proto::etcdserverpb::{
-    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, range_request::SortTarget,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
+    range_request::{SortOrder, SortTarget},
     request_op::Request,
 };
 
-use crate::KeyRange;
+use crate::{KeyRange, Rules};
 
 /// Deepest nesting of transactions that is accepted.
 ///
@@ -48,11 +49,14 @@ pub enum CheckError {
 /// Checks a range request.
 ///
 /// # Errors
-/// An empty key, or an unknown sort target. An unknown sort *order* passes: 3.5 fetches everything and does not sort
-/// (3.6 refuses it). An unknown target crashes 3.5; it is refused as 3.6 does.
-pub fn range(request: &RangeRequest) -> Result<(), CheckError> {
+/// An empty key, or an unknown sort target. An unknown sort *order* passes in 3.5, which fetches everything and does not
+/// sort; 3.6 refuses it. An unknown target crashes 3.5; it is refused as 3.6 does.
+pub fn range(request: &RangeRequest, rules: Rules) -> Result<(), CheckError> {
     if request.key.is_empty() {
         return Err(CheckError::EmptyKey);
+    }
+    if rules.refuses_unknown_order() && SortOrder::try_from(request.sort_order).is_err() {
+        return Err(CheckError::InvalidSortOption);
     }
     SortTarget::try_from(request.sort_target).map_err(|_| CheckError::InvalidSortOption)?;
     Ok(())
@@ -88,8 +92,8 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), CheckError> {
 /// # Errors
 /// The first thing wrong, in etcd's order: number of operations, keys of compares, each operation of both branches,
 /// then changes to one key twice.
-pub fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), CheckError> {
-    shape(request, max_ops, MAX_NESTING)?;
+pub fn txn(request: &TxnRequest, max_ops: usize, rules: Rules) -> Result<(), CheckError> {
+    shape(request, max_ops, MAX_NESTING, rules)?;
     duplicates(&request.success)?;
     duplicates(&request.failure)?;
     Ok(())
@@ -98,7 +102,12 @@ pub fn txn(request: &TxnRequest, max_ops: usize) -> Result<(), CheckError> {
 /// Checks counts and the operations one by one, depth first.
 ///
 /// A nested txn has the budget that its parent left; siblings have the same budget each.
-fn shape(request: &TxnRequest, budget: usize, nesting: usize) -> Result<(), CheckError> {
+fn shape(
+    request: &TxnRequest,
+    budget: usize,
+    nesting: usize,
+    rules: Rules,
+) -> Result<(), CheckError> {
     let ops = request.compare.len().max(request.success.len()).max(request.failure.len());
     let rest = budget.checked_sub(ops).ok_or(CheckError::TooManyOps)?;
     let nesting = nesting.checked_sub(1).ok_or(CheckError::TooManyOps)?;
@@ -107,10 +116,10 @@ fn shape(request: &TxnRequest, budget: usize, nesting: usize) -> Result<(), Chec
     }
     for op in request.success.iter().chain(&request.failure) {
         match op.request.as_ref().ok_or(CheckError::NoOperation)? {
-            Request::RequestRange(request) => range(request)?,
+            Request::RequestRange(request) => range(request, rules)?,
             Request::RequestPut(request) => put(request)?,
             Request::RequestDeleteRange(request) => delete_range(request)?,
-            Request::RequestTxn(request) => shape(request, rest, nesting)?,
+            Request::RequestTxn(request) => shape(request, rest, nesting, rules)?,
         }
     }
     Ok(())

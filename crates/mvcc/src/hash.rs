@@ -58,6 +58,11 @@ impl HashCache {
         self.0.clear();
     }
 
+    /// The newest first.
+    pub(crate) fn newest_first(&self) -> Vec<HashedAt> {
+        self.0.iter().rev().copied().collect()
+    }
+
     fn find(&self, revision: i64) -> Option<HashedAt> {
         self.0.iter().copied().find(|hashed| hashed.revision == revision)
     }

@@ -1,7 +1,7 @@
 //! Range requests: which rows, in which order, and the encoded answer.
 //!
 //! Filters and limits are decided on the index alone, and so is every order but that by value: only rows that are
-//! part of the answer are read, and their bytes go into the answer as they are.
+//! part of the answer are read, and their bytes go into the answer as they are. Keys alone (3.7) need no row at all.
 //!
 //! Quirks of etcd that show, all in [`Plan`]:
 //! - without an order but with a target other than the key, the limit cuts the *key-ordered* scan, and the sort follows;
@@ -17,10 +17,12 @@ use proto::etcdserverpb::{
 };
 
 use crate::{
-    Error, KeyRange, StorageError,
+    Error, KeyRange, Rules, StorageError,
     check::CheckError,
     index::Found,
-    row::{RowView, put_int_field, put_length},
+    row::{
+        RowView, bytes_field_len, int_field_len, put_bytes_field, put_int_field, put_length, tag,
+    },
     shared::{Source, Wanted},
 };
 
@@ -85,13 +87,15 @@ pub struct KeyValues {
     /// [`HEADROOM`] bytes, then the field.
     buf: BytesMut,
     len: usize,
+    /// Where the last pair's message begins.
+    last: usize,
 }
 
 impl KeyValues {
     fn with_capacity(bytes: usize) -> Self {
         let mut buf = BytesMut::with_capacity(HEADROOM + bytes);
         buf.resize(HEADROOM, 0);
-        KeyValues { buf, len: 0 }
+        KeyValues { buf, len: 0, last: 0 }
     }
 
     /// Number of pairs.
@@ -112,19 +116,53 @@ impl KeyValues {
         &self.buf[HEADROOM..]
     }
 
-    fn push_row(&mut self, row: &[u8]) {
+    /// The encoded field, on its own.
+    #[must_use]
+    pub fn into_encoded(mut self) -> Bytes {
+        self.buf.advance(HEADROOM);
+        self.buf.freeze()
+    }
+
+    /// The key of the last pair.
+    #[must_use]
+    pub fn last_key(&self) -> Option<&[u8]> {
+        let row = self.buf.get(self.last..).filter(|_| self.len > 0)?;
+        RowView::parse(row).ok().map(|pair| pair.key)
+    }
+
+    /// Begins a pair of this many bytes.
+    fn begin_pair(&mut self, len_bytes: usize) {
         self.len += 1;
-        put_length(&mut self.buf, KVS, row.len());
+        put_length(&mut self.buf, KVS, len_bytes);
+        self.last = self.buf.len();
+    }
+
+    fn push_row(&mut self, row: &[u8]) {
+        self.begin_pair(row.len());
         self.buf.extend_from_slice(row);
     }
 
+    /// Adds a pair of which no more is to be told than the index knows.
+    fn push_key(&mut self, key: &[u8], found: &Found) {
+        let numbers = [
+            (tag::CREATE_REVISION, found.created),
+            (tag::MOD_REVISION, found.modified.main),
+            (tag::VERSION, found.version),
+        ];
+        let len = numbers.iter().map(|&(_, number)| int_field_len(number)).sum::<usize>();
+        self.begin_pair(bytes_field_len(key) + len);
+        put_bytes_field(&mut self.buf, tag::KEY, key);
+        for (tag, number) in numbers {
+            put_int_field(&mut self.buf, tag, number);
+        }
+    }
+
     fn push_without_value(&mut self, row: RowView<'_>) {
-        self.len += 1;
         let kv = proto::mvccpb::KeyValue {
             value: Bytes::new(),
             ..RowView { value: &[], ..row }.to_message()
         };
-        put_length(&mut self.buf, KVS, kv.encoded_len());
+        self.begin_pair(kv.encoded_len());
         kv.encode(&mut self.buf).expect("a buffer grows");
     }
 }
@@ -172,6 +210,8 @@ pub(crate) struct Plan {
     /// Pairs to answer with.
     limit: usize,
     keys_only: bool,
+    /// The answer is what the index knows.
+    from_index: bool,
     count_only: bool,
     min_mod: i64,
     max_mod: i64,
@@ -181,7 +221,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     /// Understands a request whose shape was checked.
-    pub(crate) fn new(request: &RangeRequest) -> Result<Self, CheckError> {
+    pub(crate) fn new(request: &RangeRequest, rules: Rules) -> Result<Self, CheckError> {
         let target =
             SortTarget::try_from(request.sort_target).map_err(|_| CheckError::InvalidSortOption)?;
         let order = SortOrder::try_from(request.sort_order).ok();
@@ -215,6 +255,9 @@ impl Plan {
             fetch,
             limit,
             keys_only: request.keys_only,
+            from_index: request.keys_only
+                && rules.answers_keys_from_index()
+                && target != SortTarget::Value,
             count_only: request.count_only,
             min_mod: request.min_mod_revision,
             max_mod: request.max_mod_revision,
@@ -235,6 +278,7 @@ impl Plan {
     pub(crate) fn answer_single(
         &self,
         current: i64,
+        key: &[u8],
         found: Option<(Found, &backend::View)>,
     ) -> Result<EncodedRange, Error> {
         let count = i64::from(found.is_some());
@@ -243,6 +287,10 @@ impl Plan {
             && !self.count_only
             && self.passes(&found)
         {
+            if self.from_index {
+                kvs.push_key(key, &found);
+                return Ok(EncodedRange { revision: current, count, more: false, kvs });
+            }
             let row = crate::shared::row(view, found.modified)?;
             kvs.buf.reserve(row.len() + 16);
             self.push(&mut kvs, found, &row)?;
@@ -257,9 +305,12 @@ impl Plan {
         range: KeyRange<'_>,
         at: i64,
     ) -> Result<EncodedRange, Error> {
+        if self.from_index && !self.count_only {
+            return self.answer_from_index(source, range, at);
+        }
         let mut kvs = KeyValues::with_capacity(0);
         let mut taken = 0;
-        let mut want = |found: Found| {
+        let mut want = |_: &[u8], found: Found| {
             if self.count_only || taken == self.fetch {
                 Wanted::NoMore
             } else if self.passes(&found) {
@@ -283,41 +334,75 @@ impl Plan {
             all.extend_from_slice(run);
             Ok(())
         })?;
-        self.sort(&mut all, source)?;
+        self.sort(&mut all, |found| *found);
+        self.sort_by_value(&mut all, source)?;
         let more = all.len() > self.limit;
         all.truncate(self.limit);
         self.push_all(&mut kvs, source, &all)?;
         Ok(EncodedRange { revision: source.current, count, more, kvs })
     }
 
-    fn sort(&self, all: &mut Vec<Found>, source: &Source<'_>) -> Result<(), Error> {
+    /// Answers without reading a row.
+    fn answer_from_index(
+        &self,
+        source: &Source<'_>,
+        range: KeyRange<'_>,
+        at: i64,
+    ) -> Result<EncodedRange, Error> {
+        // The keys one after the other, and where each is: the index is locked while they are gathered.
+        let mut keys = Vec::new();
+        let mut all = Vec::new();
+        let mut want = |key: &[u8], found: Found| {
+            if all.len() == self.fetch || source.is_too_much(keys.len()) {
+                return Wanted::NoMore;
+            }
+            if self.passes(&found) {
+                all.push((found, keys.len(), key.len()));
+                keys.extend_from_slice(key);
+            }
+            Wanted::No
+        };
+        let count = source.scan(range, at, &mut want, &mut |_| Ok(()))?;
+        self.sort(&mut all, |(found, ..)| *found);
+        let more = all.len() > self.limit;
+        all.truncate(self.limit);
+        let mut kvs = KeyValues::with_capacity(keys.len() + all.len() * 16);
+        for (found, start, len) in all {
+            kvs.push_key(&keys[start..start + len], &found);
+        }
+        Ok(EncodedRange { revision: source.current, count, more, kvs })
+    }
+
+    /// Sorts by what the index knows, if that is the order.
+    fn sort<T>(&self, all: &mut [T], found: impl Fn(&T) -> Found) {
         match self.order {
-            Order::Key => {}
+            Order::Key | Order::Value(_) => {}
             Order::KeyDescending => all.reverse(),
             Order::Number(number, Direction::Ascending) => {
-                all.sort_by_key(|found| number.of(found))
+                all.sort_by_key(|item| number.of(&found(item)))
             }
             Order::Number(number, Direction::Descending) => {
-                all.sort_by_key(|found| std::cmp::Reverse(number.of(found)))
-            }
-            Order::Value(direction) => {
-                let mut rows = Vec::with_capacity(all.len());
-                for found in &*all {
-                    rows.push((source.row(found.modified)?, *found));
-                }
-                let mut keyed = Vec::with_capacity(all.len());
-                for (row, found) in &rows {
-                    keyed.push((parse(row, *found)?.value, *found));
-                }
-                match direction {
-                    Direction::Ascending => keyed.sort_by_key(|(value, _)| *value),
-                    Direction::Descending => {
-                        keyed.sort_by_key(|(value, _)| std::cmp::Reverse(*value))
-                    }
-                }
-                *all = keyed.into_iter().map(|(_, found)| found).collect();
+                all.sort_by_key(|item| std::cmp::Reverse(number.of(&found(item))))
             }
         }
+    }
+
+    /// Sorts by the values of the rows, if that is the order.
+    fn sort_by_value(&self, all: &mut Vec<Found>, source: &Source<'_>) -> Result<(), Error> {
+        let Order::Value(direction) = self.order else { return Ok(()) };
+        let mut rows = Vec::with_capacity(all.len());
+        for found in &*all {
+            rows.push((source.row(found.modified)?, *found));
+        }
+        let mut keyed = Vec::with_capacity(all.len());
+        for (row, found) in &rows {
+            keyed.push((parse(row, *found)?.value, *found));
+        }
+        match direction {
+            Direction::Ascending => keyed.sort_by_key(|(value, _)| *value),
+            Direction::Descending => keyed.sort_by_key(|(value, _)| std::cmp::Reverse(*value)),
+        }
+        *all = keyed.into_iter().map(|(_, found)| found).collect();
         Ok(())
     }
 
@@ -328,6 +413,9 @@ impl Plan {
         run: &[Found],
     ) -> Result<(), Error> {
         for (done, found) in run.iter().enumerate() {
+            if source.is_too_much(kvs.buf.len()) {
+                break;
+            }
             let row = source.row(found.modified)?;
             if kvs.buf.capacity() - kvs.buf.len() < row.len() + 16 {
                 // As many bytes for the rest as the rows so far took; rows of one range are mostly alike.

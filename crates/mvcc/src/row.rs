@@ -217,7 +217,7 @@ pub(crate) fn put_length(buf: &mut impl BufMut, tag: u8, len: usize) {
     encode_varint(len as u64, buf);
 }
 
-fn bytes_field_len(bytes: &[u8]) -> usize {
+pub(crate) fn bytes_field_len(bytes: &[u8]) -> usize {
     if bytes.is_empty() { 0 } else { nested_len(bytes.len()) }
 }
 
@@ -225,7 +225,7 @@ pub(crate) fn int_field_len(value: i64) -> usize {
     if value == 0 { 0 } else { 1 + encoded_len_varint(value.cast_unsigned()) }
 }
 
-fn put_bytes_field(buf: &mut impl BufMut, tag: u8, bytes: &[u8]) {
+pub(crate) fn put_bytes_field(buf: &mut impl BufMut, tag: u8, bytes: &[u8]) {
     if !bytes.is_empty() {
         put_length(buf, tag, bytes.len());
         buf.put_slice(bytes);

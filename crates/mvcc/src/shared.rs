@@ -16,6 +16,7 @@
 //! Lock order: index, then pins, then the backend's own. None is held while a row is read.
 
 use std::{
+    cell::Cell,
     collections::BTreeMap,
     ops::ControlFlow,
     sync::{
@@ -30,13 +31,16 @@ use backend::{
 };
 
 use crate::{
-    Error, KeyRange, RequestError, StorageError,
+    Error, KeyRange, RequestError, Rules, StorageError,
     hash::HashCache,
     index::{Found, KeyIndex},
 };
 
 /// Most keys looked at while the index is locked once: about 0.1 ms, which is what a put may have to wait.
 const KEYS_PER_LOCK: usize = 2048;
+
+/// Largest answer that counts as little: copying it takes some 0.1 ms, as visiting [`KEYS_PER_LOCK`] keys does.
+const LITTLE_BYTES: usize = 256 * 1024;
 
 /// Compact revision before the first compaction.
 pub(crate) const NEVER_COMPACTED: i64 = -1;
@@ -45,6 +49,7 @@ pub(crate) const NEVER_COMPACTED: i64 = -1;
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) backend: backend::Reader,
+    pub(crate) rules: Rules,
     /// Guards the index; held for a bounded number of keys at a time.
     content: RwLock<Content>,
     /// The newest revision that readers may see. Written by the writer only.
@@ -66,12 +71,14 @@ pub(crate) struct Content {
 impl Shared {
     pub(crate) fn new(
         backend: backend::Reader,
+        rules: Rules,
         index: KeyIndex,
         current: i64,
         compacted: i64,
     ) -> Self {
         Shared {
             backend,
+            rules,
             content: RwLock::new(Content { index, incarnation: 0 }),
             current: AtomicI64::new(current),
             compacted: AtomicI64::new(compacted),
@@ -145,6 +152,8 @@ impl Shared {
                 at,
                 compacted,
                 incarnation,
+                counts: true,
+                extent: Cell::new(Extent::Everything),
                 _pin: pin,
             });
         }
@@ -169,6 +178,8 @@ impl Shared {
                 at: current,
                 compacted,
                 incarnation,
+                counts: true,
+                extent: Cell::new(Extent::Everything),
                 _pin: pin,
             };
         }
@@ -180,7 +191,17 @@ impl Shared {
     pub(crate) fn writer_source(&self, view: View, current: i64) -> Source<'_> {
         let incarnation = self.content().incarnation;
         let compacted = self.compacted();
-        Source { shared: self, view, current, at: current, compacted, incarnation, _pin: None }
+        Source {
+            shared: self,
+            view,
+            current,
+            at: current,
+            compacted,
+            incarnation,
+            counts: true,
+            extent: Cell::new(Extent::Everything),
+            _pin: None,
+        }
     }
 
     /// Finds one key and opens a view in which its row is, without registering.
@@ -249,10 +270,61 @@ pub(crate) struct Source<'s> {
     pub(crate) at: i64,
     pub(crate) compacted: i64,
     incarnation: u64,
+    /// Scans count all keys of their range, also those that nobody wants.
+    counts: bool,
+    extent: Cell<Extent>,
     _pin: Option<Pin<'s>>,
 }
 
+/// How much may be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    Everything,
+    /// As much as [`Source::is_too_much`] allows.
+    Little,
+    /// There was more than that: what was read is of no use.
+    Exceeded,
+}
+
 impl Source<'_> {
+    /// The rules that answers follow.
+    pub(crate) fn rules(&self) -> Rules {
+        self.shared.rules
+    }
+
+    /// Reads no more than what takes a moment.
+    pub(crate) fn a_little(mut self) -> Self {
+        self.extent = Cell::new(Extent::Little);
+        self
+    }
+
+    /// Stops a scan as soon as nothing more is wanted; its count is that of the keys seen.
+    pub(crate) fn without_count(mut self) -> Self {
+        self.counts = false;
+        self
+    }
+
+    fn is_bounded(&self) -> bool {
+        self.extent.get() != Extent::Everything
+    }
+
+    fn give_up(&self) {
+        self.extent.set(Extent::Exceeded);
+    }
+
+    /// Says whether an answer of this size is more than was to be read; if so, all of it is given up.
+    pub(crate) fn is_too_much(&self, bytes: usize) -> bool {
+        if self.is_bounded() && bytes > LITTLE_BYTES {
+            self.give_up();
+        }
+        self.has_given_up()
+    }
+
+    /// Says whether there was more than was to be read.
+    pub(crate) fn has_given_up(&self) -> bool {
+        self.extent.get() == Extent::Exceeded
+    }
+
     /// The index, if it is still the one that goes with the view.
     pub(crate) fn content(&self) -> Result<RwLockReadGuard<'_, Content>, StorageError> {
         let content = self.shared.content();
@@ -274,7 +346,7 @@ impl Source<'_> {
         &self,
         range: KeyRange<'_>,
         at: i64,
-        want: &mut dyn FnMut(Found) -> Wanted,
+        want: &mut dyn FnMut(&[u8], Found) -> Wanted,
         each: &mut dyn FnMut(&[Found]) -> Result<(), Error>,
     ) -> Result<i64, Error> {
         let mut count = 0;
@@ -295,11 +367,14 @@ impl Source<'_> {
                 count += 1;
                 seen += 1;
                 if !is_sated {
-                    match want(found) {
+                    match want(key, found) {
                         Wanted::Yes => run.push(found),
                         Wanted::No => {}
                         Wanted::NoMore => is_sated = true,
                     }
+                }
+                if is_sated && !self.counts {
+                    return ControlFlow::Break(());
                 }
                 if seen < KEYS_PER_LOCK {
                     return ControlFlow::Continue(());
@@ -314,6 +389,10 @@ impl Source<'_> {
                 run.clear();
             }
             match resume {
+                Some(_) if self.is_bounded() => {
+                    self.give_up();
+                    break;
+                }
                 Some(key) => next = Some(key),
                 None => break,
             }

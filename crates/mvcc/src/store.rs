@@ -8,8 +8,8 @@ use proto::etcdserverpb::{
 };
 
 use crate::{
-    Changes, Compaction, Error, Reader, Reloaded, RequestError, Restored, StorageError, WriteTxn,
-    restore, shared::Shared, txn,
+    Changes, Compaction, Error, Reader, Reloaded, RequestError, Restored, Rules, StorageError,
+    WriteTxn, restore, shared::Shared, txn,
 };
 
 /// The one writer of the store.
@@ -30,10 +30,11 @@ impl Store {
     ///
     /// # Errors
     /// A row that cannot be what etcd writes.
-    pub fn open(backend: backend::Reader) -> Result<Restored, StorageError> {
+    pub fn open(backend: backend::Reader, rules: Rules) -> Result<Restored, StorageError> {
         let restored = restore::restore(&backend.view())?;
         let current = restored.current;
-        let shared = Arc::new(Shared::new(backend, restored.index, current, restored.compacted));
+        let shared =
+            Arc::new(Shared::new(backend, rules, restored.index, current, restored.compacted));
         let compaction = restored.resume.map(|revision| resume(&shared, revision));
         Ok(Restored { store: Store { shared }, attachments: restored.attachments, compaction })
     }

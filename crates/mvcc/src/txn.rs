@@ -1,8 +1,8 @@
 //! Execution of requests, in etcd's order: compares of the whole tree, checks of the branches taken, then the operations.
 //!
 //! - Every compare, nested ones too, sees the state before the transaction.
-//! - What could fail is checked before anything is written. 3.5 checks all puts first, then all ranges (3.6 goes in the
-//!   order of the operations); which error wins is all that shows. Every member checks, also one that owes nobody an
+//! - What could fail is checked before anything is written. 3.5 checks all puts first, then all ranges; 3.6 goes in the
+//!   order of the operations; which error wins is all that shows. Every member checks, also one that owes nobody an
 //!   answer: etcd up to 3.6 did not, and could diverge.
 //! - Then the operations run in order and cannot fail, except for damage on this member's disk, which is fatal.
 //!
@@ -63,7 +63,7 @@ pub(crate) fn delete_range(
     let mut prev_kvs = Vec::new();
     if request.prev_kv {
         let source = txn.source();
-        source.scan(range, source.at, &mut |_| Wanted::Yes, &mut |run| {
+        source.scan(range, source.at, &mut |_, _| Wanted::Yes, &mut |run| {
             for found in run {
                 prev_kvs.push(message(&source.row(found.modified)?, *found)?);
             }
@@ -84,8 +84,15 @@ pub(crate) fn write(
         let source = txn.source();
         let taken = Taken::choose(&source, request)?;
         let mut deleted = Vec::new();
-        taken.check(&mut |op| check_put(&source, op, lease_exists, &mut deleted))?;
-        taken.check(&mut |op| check_range(&source, op))?;
+        if source.rules().checks_in_order() {
+            taken.check(&mut |op| {
+                check_put(&source, op, lease_exists, &mut deleted)?;
+                check_range(&source, op)
+            })?;
+        } else {
+            taken.check(&mut |op| check_put(&source, op, lease_exists, &mut deleted))?;
+            taken.check(&mut |op| check_range(&source, op))?;
+        }
         taken
     };
     let mut response = run(&taken, &mut |op| match op {
@@ -186,7 +193,7 @@ fn run(
 
 /// Executes a range inside a txn; its revision was checked.
 fn range(source: &Source<'_>, request: &RangeRequest) -> Result<RangeResponse, Error> {
-    let plan = Plan::new(request).map_err(RequestError::Malformed)?;
+    let plan = Plan::new(request, source.rules()).map_err(RequestError::Malformed)?;
     let at = if request.revision <= 0 { source.at } else { request.revision };
     let answer = plan.answer(source, KeyRange::new(&request.key, &request.range_end), at)?;
     Ok(answer.into_response()?)
@@ -226,7 +233,7 @@ fn check_put<'r>(
 /// compacted, and so is -1 once there was a compaction.
 fn check_range(source: &Source<'_>, op: &Request) -> Result<(), Error> {
     let Request::RequestRange(request) = op else { return Ok(()) };
-    Plan::new(request).map_err(RequestError::Malformed)?;
+    Plan::new(request, source.rules()).map_err(RequestError::Malformed)?;
     let requested = request.revision;
     if requested > source.current {
         Err(RequestError::FutureRevision { requested, current: source.current }.into())
@@ -253,7 +260,7 @@ fn holds(source: &Source<'_>, compare: &Compare) -> Result<bool, Error> {
         }
         KeyRange::Until(..) | KeyRange::From(_) => {
             // Rows may have to be read, so the pairs are compared a run at a time, outside of the index's lock.
-            let mut want = |_| if holds.get() { Wanted::Yes } else { Wanted::NoMore };
+            let mut want = |_: &[u8], _| if holds.get() { Wanted::Yes } else { Wanted::NoMore };
             source.scan(range, source.at, &mut want, &mut |run| {
                 seen = true;
                 for found in run {

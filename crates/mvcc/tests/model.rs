@@ -7,12 +7,13 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use common::{Fixture, Model, Refused, cases, refused};
-use mvcc::{HashedAt, LeaseChange, check};
+use mvcc::{HashedAt, LeaseChange, Rules, check};
 use proptest::prelude::*;
 use proto::etcdserverpb::{
     Compare, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
     compare::TargetUnion, request_op::Request,
 };
+use vfs::sim::SimDisk;
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -262,7 +263,7 @@ fn run(steps: Vec<Step>) -> Result<(), TestCaseError> {
                 check_changes(&model, before, &changes)?;
             }
             Step::Txn(request) => {
-                if check::txn(&request, 128).is_err() || uses_the_hole(&request) {
+                if check::txn(&request, 128, Rules::default()).is_err() || uses_the_hole(&request) {
                     continue;
                 }
                 let leases = model.leases.clone();
@@ -397,7 +398,7 @@ fn a_key_deleted_and_put_in_one_txn() {
         op(Request::RequestPut(put_request("b", "new"))),
     ];
     let request = TxnRequest { success, ..Default::default() };
-    check::txn(&request, 128).unwrap();
+    check::txn(&request, 128, Rules::default()).unwrap();
     let (_, changes) = fixture.store.txn(&mut fixture.writer, &request, &|_| false).unwrap();
     assert_eq!(changes.batch.unwrap().events.len(), 2);
     let check = |fixture: &Fixture| {
@@ -429,7 +430,7 @@ fn a_put_that_keeps_what_the_same_txn_deleted_is_refused() {
     let put = PutRequest { ignore_value: true, ..put_request("b", "") };
     let success = vec![op(Request::RequestDeleteRange(delete)), op(Request::RequestPut(put))];
     let request = TxnRequest { success, ..Default::default() };
-    check::txn(&request, 128).unwrap();
+    check::txn(&request, 128, Rules::default()).unwrap();
     let error = fixture.store.txn(&mut fixture.writer, &request, &|_| false).unwrap_err();
     assert_eq!(refused(&error), Refused::KeyNotFound);
     assert_eq!(fixture.reader.current_revision(), 2);
@@ -449,6 +450,88 @@ fn which_error_wins_differs_between_a_put_and_a_txn() {
     let request = TxnRequest { success, ..Default::default() };
     let error = fixture.store.txn(&mut fixture.writer, &request, &|_| false).unwrap_err();
     assert_eq!(refused(&error), Refused::KeyNotFound);
+}
+
+#[test]
+fn from_3_6_on_the_first_faulty_operation_wins() {
+    let future = RangeRequest { key: "k".into(), revision: 9, ..Default::default() };
+    let put = PutRequest { lease: 77, ..put_request("k", "") };
+    let success = vec![op(Request::RequestRange(future)), op(Request::RequestPut(put))];
+    let request = TxnRequest { success, ..Default::default() };
+    for (minor, expected) in [(5, Refused::LeaseNotFound), (6, Refused::Future)] {
+        let mut fixture = Fixture::open_as(SimDisk::new(), Rules::of_minor(minor));
+        let error = fixture.store.txn(&mut fixture.writer, &request, &|_| false).unwrap_err();
+        assert_eq!(refused(&error), expected, "3.{minor}");
+    }
+}
+
+#[test]
+fn keys_alone_come_without_leases_from_3_7_on() {
+    use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+    for (minor, by, lease) in
+        [(6, SortTarget::Mod, 7), (7, SortTarget::Mod, 0), (7, SortTarget::Value, 7)]
+    {
+        let mut fixture = Fixture::open_as(SimDisk::new(), Rules::of_minor(minor));
+        for key in ["a", "b", "c"] {
+            let put = PutRequest { lease: 7, ..put_request(key, "v") };
+            fixture.put(&put, &BTreeSet::from([7])).unwrap();
+        }
+        let request = RangeRequest {
+            key: "a".into(),
+            range_end: "z".into(),
+            limit: 2,
+            sort_order: SortOrder::Descend.into(),
+            sort_target: by.into(),
+            keys_only: true,
+            ..RangeRequest::default()
+        };
+        let found = fixture.reader.range(&request).unwrap().into_response().unwrap();
+        assert_eq!((found.count, found.more), (3, true));
+        assert!(found.kvs.iter().all(|kv| kv.lease == lease && kv.value.is_empty()));
+        assert!(found.kvs.iter().all(|kv| kv.version == 1 && kv.create_revision > 1));
+        if by == SortTarget::Mod {
+            assert_eq!(found.kvs.iter().map(|kv| kv.mod_revision).collect::<Vec<_>>(), [4, 3]);
+        }
+        let single = RangeRequest { range_end: Bytes::new(), ..request };
+        let found = fixture.reader.range(&single).unwrap().into_response().unwrap();
+        assert_eq!((found.kvs[0].key.as_ref(), found.kvs[0].lease), (&b"a"[..], lease));
+    }
+}
+
+#[test]
+fn what_takes_more_than_a_moment_is_given_up() {
+    let mut fixture = Fixture::open_as(SimDisk::new(), Rules::of_minor(7));
+    let all = |keys_only, limit| RangeRequest {
+        key: "k".into(),
+        range_end: "l".into(),
+        keys_only,
+        limit,
+        ..RangeRequest::default()
+    };
+    let put = |number: u32, bytes: usize| PutRequest {
+        key: format!("k{number:04}").into(),
+        value: vec![b'v'; bytes].into(),
+        ..PutRequest::default()
+    };
+    for number in 0..2000 {
+        fixture.put(&put(number, 1), &BTreeSet::new()).unwrap();
+    }
+    for request in [all(false, 0), all(true, 3)] {
+        let little = fixture.reader.range_if_little(&request).unwrap();
+        assert_eq!(little, Some(fixture.reader.range(&request).unwrap()));
+    }
+    fixture.put(&put(1, 300_000), &BTreeSet::new()).unwrap();
+    assert_eq!(fixture.reader.range_if_little(&all(false, 0)).unwrap(), None);
+    assert!(fixture.reader.range_if_little(&all(true, 0)).unwrap().is_some());
+    for number in 2000..2100 {
+        fixture.put(&put(number, 1), &BTreeSet::new()).unwrap();
+    }
+    assert_eq!(fixture.reader.range_if_little(&all(true, 1)).unwrap(), None, "it counts them all");
+    let page = fixture.reader.range_page(&all(true, 1)).unwrap();
+    assert_eq!((page.kvs.len(), page.more), (1, true));
+    let ops = vec![op(Request::RequestRange(all(false, 1)))];
+    let txn = TxnRequest { success: ops, ..TxnRequest::default() };
+    assert_eq!(fixture.reader.txn_if_little(&txn).unwrap(), None);
 }
 
 #[test]
@@ -536,7 +619,8 @@ fn rows_that_cannot_be_are_named() {
         let mut fixture = Fixture::new();
         fixture.writer.put_row(RowKey::put(Revision::new(main, 1)), Bytes::from_static(value));
         fixture.writer.publish();
-        let error = mvcc::Store::open(fixture.writer.reader()).unwrap_err().to_string();
+        let error =
+            mvcc::Store::open(fixture.writer.reader(), Rules::default()).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }

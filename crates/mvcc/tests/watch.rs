@@ -152,7 +152,7 @@ impl Run {
     }
 
     fn txn(&mut self, request: &TxnRequest) {
-        if mvcc::check::txn(request, 128).is_err() {
+        if mvcc::check::txn(request, 128, mvcc::Rules::default()).is_err() {
             return;
         }
         let Fixture { store, writer, .. } = &mut self.fixture;

@@ -38,6 +38,20 @@ pub enum StartError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// This member's data differs from that of the others, which was to be checked.
+    #[error("{member_id:x} found data inconsistency with peers")]
+    Inconsistent {
+        /// This member.
+        member_id: u64,
+    },
+    /// This member's data was to be compared, and cannot be read.
+    #[error("{member_id:x} failed to fetch hash ({reason})")]
+    Hash {
+        /// This member.
+        member_id: u64,
+        /// What went wrong.
+        reason: String,
+    },
     /// A secured listener without anything to show.
     #[error("{0}")]
     NoCertificate(String),

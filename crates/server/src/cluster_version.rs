@@ -38,9 +38,16 @@ pub(crate) async fn watch(core: Arc<Core>) {
 
 /// Waits until the cluster has a version, if it is this member that decides on it: clients find a cluster that is complete.
 pub(crate) async fn settled(core: &Core) {
-    const LOOK_AGAIN: Duration = Duration::from_millis(5);
+    let (mut changes, mut leadership) = (core.facts.changes(), core.board.leadership());
     while core.board.is_leader() && core.facts.get().membership.version().is_none() {
-        tokio::time::sleep(LOOK_AGAIN).await;
+        let changed = tokio::select! {
+            changed = changes.changed() => changed,
+            changed = leadership.changed() => changed,
+        };
+        if changed.is_err() {
+            // The member stops.
+            return;
+        }
     }
 }
 

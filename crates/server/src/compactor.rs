@@ -1,7 +1,8 @@
 //! Auto-compaction: by time or by number of revisions, as `--auto-compaction-mode` and `-retention` say.
 //!
-//! Periodic: notes the revision ten times in a period (or once an hour, for longer ones), and compacts at the one that is a
-//! period old. By revisions: looks every five minutes. A compaction that was done already, perhaps by a client, is no error.
+//! Periodic: notes the revision ten times in a period (ten times an hour, for longer ones), and compacts at the one that is a
+//! period old: for the first time after a period, then once a period, or once an hour for longer ones. By revisions: looks
+//! every five minutes. A compaction that was done already, perhaps by a client, is no error.
 //!
 //! Upstream: `server/etcdserver/api/v3compactor` (3.5).
 
@@ -18,8 +19,11 @@ use crate::request::{Core, Refusal};
 /// How often the number of revisions is looked at.
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
 
-/// Notes taken in a period.
+/// Notes taken in a period, or in an hour.
 const NOTES: u32 = 10;
+
+/// Longest time between two compactions.
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Runs for as long as the member does.
 pub(crate) async fn run(core: Arc<Core>) {
@@ -31,80 +35,97 @@ pub(crate) async fn run(core: Arc<Core>) {
 }
 
 async fn periodic(core: &Core, period: Duration) {
+    let began = tokio::time::Instant::now();
     let mut history = History::new(period);
     loop {
-        tokio::time::sleep(history.interval).await;
-        if let Some(revision) = history.note(core.store.current_revision())
-            && core.board.is_leader()
+        history.note(core.store.current_revision());
+        tokio::time::sleep(history.note_interval).await;
+        // A follower takes notes too: it may lead by the time that they are a period old.
+        if core.board.is_leader()
+            && let Some(revision) = history.due(began.elapsed())
+            && compact(core, revision, "periodic").await
         {
-            compact(core, revision).await;
+            history.compacted(revision, began.elapsed());
         }
     }
 }
 
 async fn by_revision(core: &Core, retention: i64) {
+    let mut compacted = 0;
     loop {
         tokio::time::sleep(REVISION_INTERVAL).await;
         let revision = core.store.current_revision().saturating_sub(retention);
-        if revision > 0 && core.board.is_leader() {
-            compact(core, revision).await;
+        if revision > 0
+            && revision != compacted
+            && core.board.is_leader()
+            && compact(core, revision, "revision").await
+        {
+            compacted = revision;
         }
     }
 }
 
-async fn compact(core: &Core, revision: i64) {
-    if revision <= core.store.compact_revision() {
-        return;
-    }
-    tracing::info!(revision, "starting auto compaction");
+/// Compacts, and says whether that is done now, by whomever.
+async fn compact(core: &Core, revision: i64, mode: &str) -> bool {
+    use machine::RequestError::Store;
+    use mvcc::RequestError::Compacted;
+    tracing::info!(revision, "starting auto {mode} compaction");
     match core.propose(Op::Compaction(CompactionRequest { revision, physical: false })).await {
-        Ok(_)
-        | Err(
-            Refusal::Request(machine::RequestError::Store(mvcc::RequestError::Compacted {
-                ..
-            }))
-            | Refusal::Stopped,
-        ) => {
-            tracing::info!(revision, "completed auto compaction");
+        Ok(_) | Err(Refusal::Request(Store(Compacted { .. })) | Refusal::Stopped) => {
+            tracing::info!(revision, "completed auto {mode} compaction");
+            true
         }
-        Err(error) => tracing::warn!(revision, error = %error, "failed auto compaction"),
+        Err(error) => {
+            tracing::warn!(revision, error = %error, "failed auto {mode} compaction");
+            false
+        }
     }
 }
 
-/// Revisions of the last period.
+/// Revisions of the last period, and when the next compaction is due.
 #[derive(Debug)]
 struct History {
-    interval: Duration,
-    /// Notes that make up a period.
+    period: Duration,
+    /// Time between two notes.
+    note_interval: Duration,
+    /// Notes kept: the oldest one is a period old.
     notes_max: usize,
     notes: VecDeque<i64>,
     compacted: i64,
+    /// Not before this time since the beginning: a whole period at first, then an hour at most.
+    next: Duration,
 }
 
 impl History {
     fn new(period: Duration) -> Self {
-        const HOUR: Duration = Duration::from_secs(3600);
-        // A period above an hour is worked off hour by hour, as etcd does.
-        let interval = period.min(HOUR) / NOTES;
-        let notes = period.as_nanos() / interval.as_nanos().max(1);
+        let note_interval = period.min(HOUR) / NOTES;
+        let notes = period.as_nanos() / note_interval.as_nanos().max(1) + 1;
         Self {
-            interval,
+            period,
+            note_interval,
             notes_max: usize::try_from(notes).unwrap_or(usize::MAX),
             notes: VecDeque::new(),
             compacted: 0,
+            next: period,
         }
     }
 
-    /// Notes the revision of now; returns the one that is a period old, if it is a new one.
-    fn note(&mut self, revision: i64) -> Option<i64> {
+    fn note(&mut self, revision: i64) {
         self.notes.push_back(revision);
-        if self.notes.len() <= self.notes_max {
-            return None;
+        if self.notes.len() > self.notes_max {
+            self.notes.pop_front();
         }
-        let old = self.notes.pop_front()?;
-        let is_new = old > self.compacted;
-        self.compacted = self.compacted.max(old);
-        is_new.then_some(old)
+    }
+
+    /// The revision to compact at, if it is time and there is a new one.
+    fn due(&self, now: Duration) -> Option<i64> {
+        let oldest = self.notes.front().copied()?;
+        (now >= self.next && oldest != self.compacted).then_some(oldest)
+    }
+
+    fn compacted(&mut self, revision: i64, now: Duration) {
+        self.compacted = revision;
+        self.next = now + self.period.min(HOUR);
     }
 }
 
@@ -112,19 +133,53 @@ impl History {
 mod tests {
     use super::*;
 
+    /// Compactions of a store that writes 100 revisions a minute, as (minute, revision).
+    fn compactions(
+        period_minutes: u64,
+        minutes: u64,
+        leads: impl Fn(u64) -> bool,
+    ) -> Vec<(u64, i64)> {
+        let minute = Duration::from_secs(60);
+        let mut history = History::new(minute * u32::try_from(period_minutes).unwrap());
+        let (mut now, mut done) = (Duration::ZERO, Vec::new());
+        while now < minute * u32::try_from(minutes).unwrap() {
+            history.note(1 + i64::try_from(now.as_secs() * 100 / 60).unwrap());
+            now += history.note_interval;
+            let at = now.as_secs() / 60;
+            if leads(at)
+                && let Some(revision) = history.due(now)
+            {
+                history.compacted(revision, now);
+                done.push((at, revision));
+            }
+        }
+        done
+    }
+
     #[test]
-    fn a_revision_is_compacted_when_it_is_a_period_old() {
-        let mut history = History::new(Duration::from_secs(600));
-        assert_eq!(history.interval, Duration::from_secs(60));
-        let compacted: Vec<_> = (1..=12).map(|minute| history.note(minute * 100)).collect();
-        assert_eq!(compacted[..10], [None; 10]);
-        assert_eq!(compacted[10..], [Some(100), Some(200)]);
+    fn short_periods_are_compacted_once_a_period() {
+        assert_eq!(compactions(10, 31, |_| true), [(10, 1), (20, 901), (30, 1901)]);
+    }
+
+    #[test]
+    fn long_periods_are_compacted_hour_by_hour_behind_the_first() {
+        let expected = [(180, 1), (240, 5401), (300, 11401)];
+        assert_eq!(compactions(180, 301, |_| true), expected);
+    }
+
+    #[test]
+    fn who_comes_to_lead_compacts_at_once_by_the_notes_of_before() {
+        assert_eq!(compactions(10, 36, |at| at >= 35), [(35, 2401)]);
     }
 
     #[test]
     fn an_idle_store_is_not_compacted_again() {
         let mut history = History::new(Duration::from_secs(10));
-        let compacted: Vec<_> = (0..15).filter_map(|_| history.note(7)).collect();
-        assert_eq!(compacted, [7]);
+        for _ in 0..30 {
+            history.note(7);
+        }
+        assert_eq!(history.due(Duration::from_secs(10)), Some(7));
+        history.compacted(7, Duration::from_secs(10));
+        assert_eq!(history.due(Duration::from_secs(100)), None);
     }
 }

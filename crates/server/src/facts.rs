@@ -2,10 +2,11 @@
 //!
 //! The apply stage owns the originals. After a batch that changed them it puts a copy here; they change rarely and are small.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use machine::{Alarms, Machine, Membership};
 use proto::etcdserverpb::AlarmType;
+use tokio::sync::watch;
 
 /// Alarms of every kind.
 const ALL: i32 = AlarmType::None as i32;
@@ -13,8 +14,7 @@ const ALL: i32 = AlarmType::None as i32;
 /// A copy of the small facts.
 #[derive(Debug, Default)]
 pub(crate) struct Facts {
-    /// Held to copy or replace a pointer.
-    current: RwLock<Arc<Known>>,
+    current: watch::Sender<Arc<Known>>,
 }
 
 /// One state of them.
@@ -41,10 +41,15 @@ impl Facts {
         }
         let known =
             Known { membership: machine.membership().clone(), alarms: machine.alarms().clone() };
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(known);
+        self.current.send_replace(Arc::new(known));
     }
 
     pub(crate) fn get(&self) -> Arc<Known> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.current.borrow())
+    }
+
+    /// Tells of changes from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<Arc<Known>> {
+        self.current.subscribe()
     }
 }

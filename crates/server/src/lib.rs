@@ -18,6 +18,7 @@ mod bootstrap;
 mod cluster_version;
 mod compactor;
 pub mod config;
+mod corruption;
 mod driver;
 mod facts;
 mod first_election;

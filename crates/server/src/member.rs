@@ -29,8 +29,8 @@ use crate::secure::Secured;
 use crate::signal::{Stop, Stops};
 use crate::watching::{Outlet, Watching};
 use crate::{
-    cluster_version, compactor, first_election, grpc, http, listen, peer_port, publish, systemd,
-    told,
+    cluster_version, compactor, corruption, first_election, grpc, http, listen, peer_port, publish,
+    systemd, told,
 };
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
@@ -117,6 +117,9 @@ impl Member {
         })
         .await;
         let (parts, joining) = opened?;
+        if has_begun && config.initial_corrupt_check {
+            corruption::check_at_start(&config, &parts, &secured.dialler).await?;
+        }
         let (mut member, watching) = Self::start_stages(
             config,
             (&secured.dialler, tokens),
@@ -358,6 +361,8 @@ impl Member {
         let mut tasks = JoinSet::new();
         tasks.spawn(grpc::expire_leases(Arc::clone(&core)));
         tasks.spawn(compactor::run(Arc::clone(&core)));
+        tasks.spawn(corruption::watch(Arc::clone(&core)));
+        tasks.spawn(corruption::watch_compactions(Arc::clone(&core)));
         tasks.spawn(cluster_version::watch(Arc::clone(&core)));
         tasks.spawn(cluster_version::watch_downgrade(Arc::clone(&core)));
         if !is_alone {
@@ -466,6 +471,8 @@ impl Member {
         let _ = joined.await;
         self.core.waiters.clear();
         self.listeners.shutdown().await;
+        // They hold the database open.
+        self.tasks.shutdown().await;
         tracing::info!(name, data_dir = %data_dir.display(), "closed etcd server");
     }
 }

@@ -189,15 +189,15 @@ impl Core {
         &self,
         credentials: &Credentials,
         check: impl FnOnce(&auth::Snapshot, Caller<'_>) -> Result<(), auth::Error>,
-        read: impl FnOnce() -> T,
+        read: impl Future<Output = T>,
     ) -> Result<T, auth::Error> {
         if !self.access.is_enabled() {
-            return Ok(read());
+            return Ok(read.await);
         }
         let identity = self.identify(credentials).await?;
         let rights = self.access.rights();
         check(&rights, Identity::caller(identity.as_ref()))?;
-        let found = read();
+        let found = read.await;
         if identity.is_some() && self.access.rights().revision() != rights.revision() {
             return Err(auth::Error::AuthOldRevision);
         }
@@ -205,6 +205,9 @@ impl Core {
     }
 
     /// Brings a client's request through the log and returns the state machine's answer.
+    ///
+    /// What the log did not take is proposed again until its time is up: it never left this member, so it cannot come
+    /// about twice. What was sent to a leader and is lost with it is not, since nobody knows.
     pub(crate) async fn propose_for(
         &self,
         credentials: &Credentials,
@@ -212,17 +215,17 @@ impl Core {
     ) -> Result<Answer, Refusal> {
         self.check_gap()?;
         let identity = self.identify(credentials).await?;
-        self.propose_by(identity, op, Input::Propose).await
+        self.propose_by(identity, op, Input::Propose, true).await
     }
 
     /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
-        self.propose_by(None, op, Input::Propose).await
+        self.propose_by(None, op, Input::Propose, true).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
-        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader).await
+        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false).await
     }
 
     fn check_gap(&self) -> Result<(), Refusal> {
@@ -236,23 +239,34 @@ impl Core {
         &self,
         identity: Option<Identity>,
         op: Op,
-        input: impl FnOnce(Proposal) -> Input,
+        input: impl Fn(Proposal) -> Input,
+        is_repeated: bool,
     ) -> Result<Answer, Refusal> {
         self.check_gap()?;
         let request_id = self.ids.next();
         let (request, data) = self.encode(request_id, identity, op)?;
         let timeout = self.config.request_timeout();
         let deadline = tokio::time::Instant::now() + timeout;
-        if self.board.leader() == raft::NodeId::NONE {
-            self.wait_for_leader(deadline).await?;
-        }
-        let mut waiting = self.waiters.register(request_id);
-        self.send(input(Proposal { request_id, data, request }))?;
-        match tokio::time::timeout_at(deadline, waiting.outcome()).await {
-            Ok(Some(Outcome::Applied(outcome))) => Ok(outcome?),
-            Ok(Some(Outcome::Dropped)) => Err(Refusal::Dropped),
-            Ok(None) => Err(Refusal::Stopped),
-            Err(_) => Err(Refusal::Timeout),
+        loop {
+            if self.board.leader() == raft::NodeId::NONE {
+                self.wait_for_leader(deadline).await?;
+            }
+            let mut waiting = self.waiters.register(request_id);
+            let (data, request) = (data.clone(), Arc::clone(&request));
+            self.send(input(Proposal { request_id, data, request }))?;
+            match tokio::time::timeout_at(deadline, waiting.outcome()).await {
+                Ok(Some(Outcome::Applied(outcome))) => return Ok(outcome?),
+                Ok(Some(Outcome::Dropped)) if is_repeated => {}
+                Ok(Some(Outcome::Dropped)) => return Err(Refusal::Dropped),
+                Ok(None) => return Err(Refusal::Stopped),
+                Err(_) => return Err(Refusal::Timeout),
+            }
+            // Leadership is on its way from one member to another, or the log is full for the moment.
+            let again = tokio::time::Instant::now() + self.config.heartbeat;
+            if again >= deadline {
+                return Err(Refusal::Dropped);
+            }
+            tokio::time::sleep_until(again).await;
         }
     }
 

@@ -109,7 +109,7 @@ impl Member {
         let op = match kind & !UNCHECKED {
             kind::RANGE => {
                 if let Some(request) = decode::<RangeRequest>(bytes)
-                    && (!is_checked || mvcc::check::range(&request).is_ok())
+                    && (!is_checked || mvcc::check::range(&request, mvcc::Rules::default()).is_ok())
                 {
                     self.range(&request);
                 }
@@ -122,7 +122,10 @@ impl Member {
                 .filter(|request| !is_checked || mvcc::check::delete_range(request).is_ok())
                 .map(Op::DeleteRange),
             kind::TXN => decode(bytes)
-                .filter(|request| !is_checked || mvcc::check::txn(request, TXN_OPS_MAX).is_ok())
+                .filter(|request| {
+                    !is_checked
+                        || mvcc::check::txn(request, TXN_OPS_MAX, mvcc::Rules::default()).is_ok()
+                })
                 .map(Op::Txn),
             kind::COMPACTION => decode(bytes).map(Op::Compaction),
             kind::LEASE_GRANT => decode(bytes).map(Op::LeaseGrant),

@@ -12,9 +12,6 @@ pub(super) fn check(config: &Config) -> Result<(), String> {
         ("metrics=extensive", config.metrics_extensive),
         ("enable-pprof", config.enable_pprof),
         ("grpc-keepalive-min-time", config.keepalive_min_time.as_secs() != 5),
-        ("feature-gates=InitialCorruptCheck=true", config.initial_corrupt_check),
-        ("corrupt-check-time", !config.corrupt_check_time.is_zero()),
-        ("feature-gates=CompactHashCheck=true", config.compact_hash_check_enabled),
         ("unsafe-no-fsync", config.unsafe_no_fsync),
         ("socket-reuse-port", config.socket_reuse_port),
     ];

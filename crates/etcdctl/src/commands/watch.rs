@@ -266,11 +266,7 @@ async fn run_command(command: &[Vec<u8>], revision: i64, event: &Event) -> Outco
         .await;
     let reason = match outcome {
         Ok(status) if status.success() => return Ok(()),
-        Ok(status) => match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status))
-        {
-            (Some(code), _) => format!("exit status {code}"),
-            (None, signal) => format!("signal: {}", signal_name(signal.unwrap_or_default())),
-        },
+        Ok(status) => status_text(status),
         Err(error) => {
             spawn_error(&text(command.first().map(Vec::as_slice).unwrap_or_default()), &error)
         }
@@ -278,6 +274,14 @@ async fn run_command(command: &[Vec<u8>], revision: i64, event: &Event) -> Outco
     let quoted: Vec<String> = command.iter().map(|word| go::quote(word)).collect();
     terminal::error_line(&format!("command [{}] error ({reason})", quoted.join(" ")));
     Err(Failure::silent(Exit::Error))
+}
+
+/// How a command that failed has ended, in Go's words.
+pub(super) fn status_text(status: std::process::ExitStatus) -> String {
+    match (status.code(), std::os::unix::process::ExitStatusExt::signal(&status)) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, signal) => format!("signal: {}", signal_name(signal.unwrap_or_default())),
+    }
 }
 
 /// Names of the signals that end programs, as Go has them.
@@ -300,7 +304,7 @@ fn signal_name(signal: i32) -> String {
 }
 
 /// Go looks a bare name up in PATH first and words that failure differently.
-fn spawn_error(program: &str, error: &std::io::Error) -> String {
+pub(super) fn spawn_error(program: &str, error: &std::io::Error) -> String {
     if error.kind() == std::io::ErrorKind::NotFound && !program.contains('/') {
         return format!(
             "exec: {}: executable file not found in $PATH",

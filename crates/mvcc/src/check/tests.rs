@@ -24,19 +24,21 @@ fn nested(success: Vec<RequestOp>, failure: Vec<RequestOp>) -> RequestOp {
 }
 
 fn check_success(success: Vec<RequestOp>) -> Result<(), CheckError> {
-    txn(&TxnRequest { success, ..TxnRequest::default() }, 128)
+    txn(&TxnRequest { success, ..TxnRequest::default() }, 128, Rules::default())
 }
 
 const DUPLICATE: Result<(), CheckError> = Err(CheckError::DuplicateKey);
 
 #[test]
 fn single_requests() {
-    assert_eq!(range(&RangeRequest::default()), Err(CheckError::EmptyKey));
+    assert_eq!(range(&RangeRequest::default(), Rules::default()), Err(CheckError::EmptyKey));
     let request = RangeRequest { key: "k".into(), ..RangeRequest::default() };
-    assert_eq!(range(&request), Ok(()));
-    assert_eq!(range(&RangeRequest { sort_order: 9, ..request.clone() }), Ok(()));
+    assert_eq!(range(&request, Rules::default()), Ok(()));
+    assert_eq!(range(&RangeRequest { sort_order: 9, ..request.clone() }, Rules::default()), Ok(()));
+    let unknown = RangeRequest { sort_order: 9, ..request.clone() };
+    assert_eq!(range(&unknown, Rules::of_minor(6)), Err(CheckError::InvalidSortOption));
     assert_eq!(
-        range(&RangeRequest { sort_target: 5, ..request }),
+        range(&RangeRequest { sort_target: 5, ..request }, Rules::default()),
         Err(CheckError::InvalidSortOption)
     );
 
@@ -75,14 +77,14 @@ fn counts_operations_by_level() {
     let compare = vec![Compare { key: "k".into(), ..Compare::default() }; 128];
     let request =
         TxnRequest { compare, success: vec![nested(vec![get("k")], vec![])], failure: vec![] };
-    assert_eq!(txn(&request, 128), Err(CheckError::TooManyOps));
+    assert_eq!(txn(&request, 128, Rules::default()), Err(CheckError::TooManyOps));
 }
 
 #[test]
 fn operations_are_checked_depth_first() {
     let request =
         TxnRequest { compare: vec![Compare::default()], success: vec![put("")], failure: vec![] };
-    assert_eq!(txn(&request, 128), Err(CheckError::EmptyKey));
+    assert_eq!(txn(&request, 128, Rules::default()), Err(CheckError::EmptyKey));
     assert_eq!(check_success(vec![RequestOp { request: None }]), Err(CheckError::NoOperation));
     assert_eq!(
         check_success(vec![nested(vec![put("")], vec![]), RequestOp { request: None }]),
@@ -106,10 +108,10 @@ fn one_key_is_changed_once() {
     assert_eq!(check_success(vec![put("a"), get("a")]), Ok(()));
     assert_eq!(check_success(vec![delete("a", "z"), delete("b", "c")]), Ok(()));
     let request = TxnRequest { compare: vec![], success: vec![put("a")], failure: vec![put("a")] };
-    assert_eq!(txn(&request, 128), Ok(()));
+    assert_eq!(txn(&request, 128, Rules::default()), Ok(()));
     let request =
         TxnRequest { compare: vec![], success: vec![], failure: vec![put("a"), put("a")] };
-    assert_eq!(txn(&request, 128), DUPLICATE);
+    assert_eq!(txn(&request, 128, Rules::default()), DUPLICATE);
 }
 
 #[test]
@@ -142,8 +144,8 @@ fn nesting_is_bounded() {
         request =
             TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
     }
-    assert_eq!(txn(&request, 10_000), Ok(()));
+    assert_eq!(txn(&request, 10_000, Rules::default()), Ok(()));
     request =
         TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
-    assert_eq!(txn(&request, 10_000), Err(CheckError::TooManyOps));
+    assert_eq!(txn(&request, 10_000, Rules::default()), Err(CheckError::TooManyOps));
 }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, collections::BTreeSet, sync::Arc};
 
 use backend::schema::{Revision, RowKey};
 use bytes::Bytes;
-use mvcc::{Changes, Compaction, KeyRange, Reader, Restored, Store};
+use mvcc::{Changes, Compaction, KeyRange, Reader, Restored, Rules, Store};
 use prost::Message;
 use proto::{
     etcdserverpb::{
@@ -44,11 +44,15 @@ impl Fixture {
     }
 
     pub(crate) fn open(disk: SimDisk) -> Self {
+        Self::open_as(disk, Rules::default())
+    }
+
+    pub(crate) fn open_as(disk: SimDisk, rules: Rules) -> Self {
         let dir: Arc<dyn Dir> = disk.dir();
         let (writer, reader) =
             backend::open(&dir, &backend::Options::default()).expect("the backend opens");
         let Restored { store, attachments, compaction } =
-            Store::open(reader).expect("the store opens");
+            Store::open(reader, rules).expect("the store opens");
         let index = writer.consistent().index;
         let compactions = compaction.into_iter().collect();
         Fixture { reader: store.reader(), disk, writer, store, attachments, compactions, index }

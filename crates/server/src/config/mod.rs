@@ -94,6 +94,14 @@ pub struct Config {
     pub lease_checkpoint_persist: bool,
     /// How often a leader looks whether a downgrade is complete; zero is never.
     pub downgrade_check_interval: Duration,
+    /// Whether a member compares its data with that of the others before it starts.
+    pub initial_corrupt_check: bool,
+    /// How often a leader compares the members' data; zero is never.
+    pub corrupt_check_time: Duration,
+    /// Whether a leader compares the hashes that compactions leave behind.
+    pub compact_hash_check_enabled: bool,
+    /// How often it does so.
+    pub compact_hash_check_time: Duration,
     /// When history is compacted without being asked.
     pub auto_compaction: AutoCompaction,
     /// Largest request, as encoded for the log.
@@ -150,14 +158,6 @@ pub struct Config {
     pub enable_pprof: bool,
     /// Shortest interval at which a client may ping.
     pub keepalive_min_time: Duration,
-    /// Whether the database is compared with the other members' before clients are served.
-    pub initial_corrupt_check: bool,
-    /// Time between two comparisons of the members' databases; zero is never.
-    pub corrupt_check_time: Duration,
-    /// Whether the leader compares the members' hashes of compactions.
-    pub compact_hash_check_enabled: bool,
-    /// Time between two of these comparisons.
-    pub compact_hash_check_time: Duration,
     /// Time to apply an entry from which on it is told.
     pub warning_apply_duration: Duration,
     /// Time to answer a call from which on it is told.

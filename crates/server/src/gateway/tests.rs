@@ -407,12 +407,8 @@ async fn errors() {
         ("/v3/kv/range/", r#"{"key":"Zm9v"}"#, (404, error(5, "Not Found"))),
         ("/v3/nosuch", "{}", (404, error(5, "Not Found"))),
         ("/v3/maintenance/hash/kv", "{}", (404, error(5, "Not Found"))),
-        ("/v3/lock/lock", "{}", (501, error(12, "retcd does not serve the lock service yet"))),
-        (
-            "/v3/election/observe",
-            "{}",
-            (501, error(12, "retcd does not serve the election service yet")),
-        ),
+        ("/v3/lock/unlock", "{}", (500, error(2, "etcdserver: key is not provided"))),
+        ("/v3/election/leader", "{}", (500, error(2, "election: no leader"))),
         ("/v3/auth/user/add", "{}", (400, error(3, "etcdserver: user name is empty"))),
         (
             "/v3/auth/authenticate",

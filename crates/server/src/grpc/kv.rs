@@ -16,25 +16,57 @@ use proto::etcdserverpb::{
     TxnResponse,
 };
 use rpc::etcdserverpb::kv_server::{Kv, KvServer};
-use rpc::raw::{RANGE_PATH, RawCodec, Reply};
+use rpc::raw::{RANGE_PATH, RANGE_STREAM_PATH, RawCodec, Reply};
+use tokio::sync::Semaphore;
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
 
+use super::range_stream::{self, Pages};
 use super::{limits, status};
 use crate::access::Credentials;
 use crate::request::{Core, Refusal};
 use crate::told;
 
+/// Large reads that are under way at once: more of them would take processors from the requests that take a moment, and
+/// be no sooner done.
+const LARGE_READS_MAX: usize = 2;
+
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Service {
     core: Arc<Core>,
+    large_reads: Arc<Semaphore>,
 }
 
 impl Service {
     pub(crate) fn new(core: &Arc<Core>) -> Self {
-        Self { core: Arc::clone(core) }
+        Self { core: Arc::clone(core), large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)) }
+    }
+
+    fn rules(&self) -> mvcc::Rules {
+        mvcc::Rules::of_minor(self.core.version.minor)
+    }
+
+    /// Reads here if that takes a moment, and else on a thread that nobody waits for. `little` says `None` where it would
+    /// take longer.
+    async fn read_store<T: Send + 'static>(
+        &self,
+        little: impl FnOnce(&mvcc::Reader) -> Result<Option<T>, mvcc::Error>,
+        whole: impl FnOnce(&mvcc::Reader) -> Result<T, mvcc::Error> + Send + 'static,
+    ) -> Result<T, Status> {
+        if let Some(read) = little(&self.core.store).map_err(|error| status::of_read(&error))? {
+            return Ok(read);
+        }
+        let permit = Arc::clone(&self.large_reads).acquire_owned().await;
+        let store = self.core.store.clone();
+        let reading = tokio::task::spawn_blocking(move || {
+            let read = whole(&store);
+            drop(permit);
+            read
+        });
+        let read = reading.await.map_err(|error| Status::internal(error.to_string()))?;
+        read.map_err(|error| status::of_read(&error))
     }
 
     /// Executes a range and encodes the answer.
@@ -57,20 +89,23 @@ impl Service {
         let credentials = self.core.credentials(request);
         let request = request.get_ref();
         limits::admit(&self.core)?;
-        mvcc::check::range(request).map_err(|error| Status::from(status::of_check(&error)))?;
+        mvcc::check::range(request, self.rules())
+            .map_err(|error| Status::from(status::of_check(&error)))?;
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
+        let own = request.clone();
+        let reading =
+            self.read_store(|store| store.range_if_little(request), move |store| store.range(&own));
         let answer = self
             .core
             .read(
                 &credentials,
                 |rights, caller| rights.check_read(caller, &request.key, &request.range_end),
-                || self.core.store.range(request),
+                reading,
             )
             .await
-            .map_err(status::of_auth)?
-            .map_err(|error| status::of_read(&error))?;
+            .map_err(status::of_auth)??;
         let header = self.core.header(answer.revision);
         Ok(answer.encode(&header))
     }
@@ -98,17 +133,19 @@ impl Service {
         if !is_serializable(request) {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
+        let own = request.clone();
+        let reading =
+            self.read_store(|store| store.txn_if_little(request), move |store| store.txn(&own));
         let mut response = self
             .core
             .read(
                 credentials,
                 // Without a put no lease is looked at.
                 |rights, caller| rights.check_txn(caller, request, &|_| Vec::new()),
-                || self.core.store.txn(request),
+                reading,
             )
             .await
-            .map_err(status::of_auth)?
-            .map_err(|error| status::of_read(&error))?;
+            .map_err(status::of_auth)??;
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         response.header = Some(self.core.header(revision));
         Ok(response)
@@ -134,8 +171,8 @@ impl Kv for Service {
         &self,
         _: Request<RangeRequest>,
     ) -> Result<Response<Self::RangeStreamStream>, Status> {
-        // etcd 3.5, which this member stands for, does not have it; the text is what it says.
-        Err(Status::unimplemented("unknown method RangeStream for service etcdserverpb.KV"))
+        // Every call takes the short way, see [`Ranges`].
+        Err(unexpected())
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
@@ -179,7 +216,7 @@ impl Kv for Service {
         limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
         let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
-        mvcc::check::txn(&request, ops_max)
+        mvcc::check::txn(&request, ops_max, self.rules())
             .map_err(|error| Status::from(status::of_check(&error)))?;
         if is_read_only(&request) {
             return self.read_only_txn(&credentials, &request).await.map(Response::new);
@@ -242,8 +279,10 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    pub(crate) fn before(others: KvServer<Service>, core: &Arc<Core>, bytes_max: usize) -> Self {
-        Self { others, service: Service::new(core), bytes_max }
+    pub(crate) fn new(core: &Arc<Core>, bytes_max: usize) -> Self {
+        let service = Service::new(core);
+        let others = KvServer::new(service.clone()).max_decoding_message_size(bytes_max);
+        Self { others, service, bytes_max }
     }
 }
 
@@ -264,14 +303,40 @@ impl tower_service::Service<http::Request<Body>> for Ranges {
     }
 
     fn call(&mut self, request: http::Request<Body>) -> Answering {
-        if request.uri().path() != RANGE_PATH {
-            return self.others.call(request);
-        }
+        let is_stream = match request.uri().path() {
+            RANGE_PATH => false,
+            RANGE_STREAM_PATH => true,
+            _ => return self.others.call(request),
+        };
         let (service, bytes_max) = (self.service.clone(), self.bytes_max);
         Box::pin(async move {
+            if is_stream {
+                let codec = RawCodec::<Reply<RangeStreamResponse>, RangeRequest>::default();
+                let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
+                return Ok(grpc.server_streaming(RangeStreamCall { service }, request).await);
+            }
             let codec = RawCodec::<Reply<RangeResponse>, RangeRequest>::default();
             let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
             Ok(grpc.unary(RangeCall { service }, request).await)
+        })
+    }
+}
+
+struct RangeStreamCall {
+    service: Service,
+}
+
+impl ServerStreamingService<RangeRequest> for RangeStreamCall {
+    type Response = Reply<RangeStreamResponse>;
+    type ResponseStream = Pages;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Pages>, Status>> + Send>>;
+
+    fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
+        let Service { core, .. } = self.service.clone();
+        Box::pin(async move {
+            let credentials = core.credentials(&request);
+            let pages = range_stream::start(&core, &credentials, request.into_inner()).await?;
+            Ok(Response::new(pages))
         })
     }
 }

@@ -137,6 +137,10 @@ fn leased(core: &Core, id: i64) -> Vec<lease::Key> {
 /// Renews a lease on the leader; `None` when there is no such lease (any more).
 pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, Status> {
     prove_leadership(core).await?;
+    // From 3.7 on, a lease that is known already need not wait (the feature gate FastLeaseKeepAlive, on by default).
+    if core.version.minor < 7 || !lessor(core).contains(id) {
+        catch_up(core).await?;
+    }
     loop {
         let renewed = lessor(core).renew(id, core.now());
         match renewed {
@@ -170,6 +174,15 @@ async fn prove_leadership(core: &Core) -> Result<(), Status> {
             Err(Error::NotPrimaryLessor.into())
         }
     }
+}
+
+/// Waits until what is committed is applied: a lease may have been granted or revoked in it.
+async fn catch_up(core: &Core) -> Result<(), Status> {
+    /// etcd's limit.
+    const LIMIT: std::time::Duration = std::time::Duration::from_secs(1);
+    tokio::time::timeout(LIMIT, core.board.wait_applied(core.board.commit()))
+        .await
+        .map_err(|_| Error::TimeoutWaitAppliedIndex.into())
 }
 
 /// A renewed lease has its whole time again, also for the next leader.
@@ -312,6 +325,7 @@ impl Lease for Service {
         let deadline = tokio::time::Instant::now() + self.core.config.request_timeout();
         let response = loop {
             let answer = if self.core.board.is_leader() {
+                catch_up(&self.core).await?;
                 time_to_live_here(&self.core, &request)
             } else {
                 match forward::time_to_live(&self.core, request).await? {

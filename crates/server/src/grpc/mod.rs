@@ -1,19 +1,22 @@
 //! The gRPC services: they check the shape of a request, bring it through [`Core`], and fill in the
 //! header of the answer. What a request means is decided below.
 //!
-//! Services of later stages answer UNIMPLEMENTED, with a message that says so.
+//! Locks and elections are clients of the others, within this process ([`own`]).
 
 mod auth;
 mod cluster;
 mod downgrade;
+mod election;
 mod health;
 mod kv;
 mod lease;
 mod limits;
+mod lock;
 mod maintenance;
+mod own;
+mod range_stream;
 mod slow;
 mod status;
-mod unserved;
 mod watch;
 mod wording;
 
@@ -29,10 +32,11 @@ use std::sync::Arc;
 
 use rpc::etcdserverpb::auth_server::AuthServer;
 use rpc::etcdserverpb::cluster_server::ClusterServer;
-use rpc::etcdserverpb::kv_server::KvServer;
 use rpc::etcdserverpb::lease_server::LeaseServer;
 use rpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use rpc::health::health_server::HealthServer;
+use rpc::v3electionpb::election_server::ElectionServer;
+use rpc::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
 use crate::request::Core;
@@ -42,28 +46,30 @@ use wording::Worded;
 /// Every service, on its paths.
 pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let bytes_max = core.message_bytes_max();
-    let kv = KvServer::new(kv::Service::new(core)).max_decoding_message_size(bytes_max);
-    let mut routes = Routes::builder();
-    routes
-        .add_service(Worded(kv::Ranges::before(kv, core, bytes_max)))
+    let keys = Routes::new(Worded(kv::Ranges::new(core, bytes_max)))
         .add_service(Worded(watch::Watches::new(core, watching, bytes_max)))
         .add_service(Worded(
             LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            MaintenanceServer::new(maintenance::Service::new(core))
-                .max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(HealthServer::new(health::Service)))
-        .add_service(unserved::Lock)
-        .add_service(unserved::Election);
-    routes.routes()
+        ));
+    let own = own::Own::new(keys.clone());
+    keys.add_service(Worded(
+        ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
+    ))
+    .add_service(Worded(
+        MaintenanceServer::new(maintenance::Service::new(core))
+            .max_decoding_message_size(bytes_max),
+    ))
+    .add_service(Worded(
+        AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
+    ))
+    .add_service(Worded(HealthServer::new(health::Service)))
+    .add_service(Worded(
+        LockServer::new(lock::Service::new(core, &own)).max_decoding_message_size(bytes_max),
+    ))
+    .add_service(Worded(
+        ElectionServer::new(election::Service::new(core, &own))
+            .max_decoding_message_size(bytes_max),
+    ))
 }
 
 /// The text that a client is told for a refusal.

@@ -1,6 +1,7 @@
 //! For tests: a member without sockets, whose routes are called directly.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::service::Routes;
@@ -10,6 +11,7 @@ use crate::access::Tokens;
 use crate::bootstrap;
 use crate::config::{AutoCompaction, ClusterState, Config, Url};
 use crate::peer::Dialler;
+use crate::request::Core;
 use crate::signal::Stops;
 use crate::{grpc, http, publish};
 
@@ -43,6 +45,10 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         lease_checkpoint_interval: None,
         lease_checkpoint_persist: false,
         downgrade_check_interval: Duration::from_secs(5),
+        initial_corrupt_check: false,
+        corrupt_check_time: Duration::ZERO,
+        compact_hash_check_enabled: false,
+        compact_hash_check_time: Duration::from_secs(60),
         auto_compaction: AutoCompaction::Off,
         max_request_bytes: 1_572_864,
         max_txn_ops: 128,
@@ -72,10 +78,6 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         metrics_extensive: false,
         enable_pprof: false,
         keepalive_min_time: Duration::from_secs(5),
-        initial_corrupt_check: false,
-        corrupt_check_time: Duration::ZERO,
-        compact_hash_check_enabled: false,
-        compact_hash_check_time: Duration::from_secs(60),
         warning_apply_duration: Duration::from_millis(100),
         warning_unary_request_duration: Duration::from_millis(300),
         bootstrap_defrag_threshold_mib: 0,
@@ -106,4 +108,9 @@ pub(crate) fn peer_routes(member: &Member) -> axum::Router {
         Some(transport) => routes.merge(transport.routes()),
         None => routes,
     }
+}
+
+/// What its services share.
+pub(crate) fn core(member: &Member) -> &Arc<Core> {
+    &member.core
 }

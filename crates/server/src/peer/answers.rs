@@ -10,6 +10,7 @@ use proto::leasepb::LeaseInternalResponse;
 use serde::Deserialize;
 
 use super::timestamp;
+use crate::corruption::PeerHash;
 use crate::peer_port::MemberRow;
 
 /// The answer to `/members` and to `/members/promote/…`.
@@ -47,6 +48,25 @@ pub(crate) fn renewed(body: Bytes) -> Option<i64> {
 /// The answer to `/leases/internal`.
 pub(crate) fn time_to_live(body: Bytes) -> Option<LeaseTimeToLiveResponse> {
     LeaseInternalResponse::decode(body).ok()?.lease_time_to_live_response
+}
+
+/// The answer to `/members/hashkv`.
+pub(crate) fn hash(body: &[u8]) -> Option<PeerHash> {
+    #[derive(Deserialize)]
+    struct Header {
+        #[serde(default)]
+        revision: i64,
+    }
+    #[derive(Deserialize)]
+    struct Hash {
+        header: Header,
+        #[serde(default)]
+        hash: u32,
+        #[serde(default)]
+        compact_revision: i64,
+    }
+    let Hash { header, hash, compact_revision } = serde_json::from_slice(body).ok()?;
+    Some(PeerHash { hash, compact_revision, current_revision: header.revision })
 }
 
 /// What the clock of a member showed when it answered `/raft/probing`, as time since 1970; `None` unless it is well.

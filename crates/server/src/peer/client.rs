@@ -52,6 +52,11 @@ impl<'a> Question<'a> {
         Self { method: Method::POST, body: body.into(), ..Self::get(path) }
     }
 
+    /// With a body.
+    pub(crate) fn with_body(self, body: impl Into<Bytes>) -> Self {
+        Self { body: body.into(), ..self }
+    }
+
     /// With these headers, in place of those that it has.
     pub(crate) fn with_headers(self, headers: HeaderMap) -> Self {
         Self { headers, ..self }

@@ -1,0 +1,87 @@
+//! Locks: whoever has the oldest key below the lock's name holds it, for as long as its lease lives.
+//!
+//! Nobody checks that an unlock comes from the holder: it is the deletion of a key, as in etcd.
+//!
+//! Upstream: `server/etcdserver/api/v3lock`, `client/v3/concurrency/mutex.go` (3.5).
+
+use std::sync::Arc;
+
+use proto::etcdserverpb::{RangeRequest, TxnRequest};
+use proto::v3lockpb::{LockRequest, LockResponse, UnlockRequest, UnlockResponse};
+use rpc::v3lockpb::lock_server::Lock;
+use tonic::{Request, Response, Status};
+
+use super::limits;
+use super::own::{self, Candidate, Own};
+use crate::request::Core;
+
+/// The service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    core: Arc<Core>,
+    own: Own,
+}
+
+impl Service {
+    pub(super) fn new(core: &Arc<Core>, own: &Own) -> Self {
+        Self { core: Arc::clone(core), own: own.clone() }
+    }
+}
+
+#[tonic::async_trait]
+impl Lock for Service {
+    async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
+        limits::admit(&self.core)?;
+        limits::check_leader(&self.core, request.metadata())?;
+        let (caller, LockRequest { name, lease }) = self.own.caller(request);
+        let lease = caller.lease(lease).await?;
+        let prefix = own::prefix_of(&name);
+        let key = own::key_of(&prefix, lease);
+        let own_key = RangeRequest { key: key.clone(), ..RangeRequest::default() };
+        let owner = own::range_op(own::oldest_below(&prefix));
+        let joined = caller
+            .txn(TxnRequest {
+                compare: vec![own::created_at(key.clone(), 0)],
+                success: vec![own::put_op(key.clone(), bytes::Bytes::new(), lease), owner.clone()],
+                failure: vec![own::range_op(own_key.clone()), owner],
+            })
+            .await?;
+        let created = match own::found_by(&joined, 0) {
+            [kv, ..] if !joined.succeeded => kv.create_revision,
+            _ => own::revision_of(joined.header.as_ref()),
+        };
+        let is_owner =
+            own::found_by(&joined, 1).first().is_none_or(|owner| owner.create_revision == created);
+        if is_owner {
+            return Ok(Response::new(LockResponse { header: joined.header, key }));
+        }
+        let mut candidate = Candidate::new(&caller, prefix, key.clone(), created);
+        if let Err(error) = candidate.wait().await {
+            candidate.withdraw();
+            return Err(error);
+        }
+        // The lease may have ended while its turn came.
+        let found = match caller.range(own_key).await {
+            Ok(found) => found,
+            Err(error) => {
+                candidate.withdraw();
+                return Err(error);
+            }
+        };
+        if found.kvs.is_empty() {
+            return Err(Status::unknown("mutex: session is expired"));
+        }
+        Ok(Response::new(LockResponse { header: found.header, key }))
+    }
+
+    async fn unlock(
+        &self,
+        request: Request<UnlockRequest>,
+    ) -> Result<Response<UnlockResponse>, Status> {
+        limits::admit(&self.core)?;
+        limits::check_leader(&self.core, request.metadata())?;
+        let (caller, UnlockRequest { key }) = self.own.caller(request);
+        let deleted = caller.delete(key).await?;
+        Ok(Response::new(UnlockResponse { header: deleted.header }))
+    }
+}

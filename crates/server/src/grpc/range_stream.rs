@@ -1,0 +1,211 @@
+//! RangeStream (3.7): a range in messages of about the size of a request, read as the client takes them.
+//!
+//! All pages are of one revision: that of the request, or the newest one when the first page is read. Header, count and `more` come
+//! with the last page.
+//!
+//! Upstream: `RangeStream` in `server/etcdserver/v3_server.go` (3.7). Differs: a sort target without an order is ignored, where
+//! etcd sorts each page and then goes on after the wrong key.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use prost::encoding::{encode_key, encode_varint};
+use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
+use proto::etcdserverpb::{RangeRequest, RangeStreamResponse};
+use rpc::raw::Reply;
+use tokio_stream::Stream;
+use tonic::Status;
+
+use super::{limits, status};
+use crate::access::{Credentials, Identity};
+use crate::request::Core;
+
+/// Keys of the first page, before it is known how large they are.
+const FIRST_KEYS: i64 = 10;
+
+/// `RangeStreamResponse.range_response`.
+const RANGE_RESPONSE: u32 = 1;
+
+/// Begins an answer.
+pub(super) async fn start(
+    core: &Arc<Core>,
+    credentials: &Credentials,
+    request: RangeRequest,
+) -> Result<Pages, Status> {
+    limits::admit(core)?;
+    if core.version.minor < 7 {
+        return Err(Status::unimplemented(
+            "unknown method RangeStream for service etcdserverpb.KV",
+        ));
+    }
+    mvcc::check::range(&request, mvcc::Rules::of_minor(core.version.minor))
+        .map_err(|error| Status::from(status::of_check(&error)))?;
+    let is_by_key = request.sort_target() == SortTarget::Key;
+    match request.sort_order() {
+        SortOrder::None => {}
+        SortOrder::Ascend if is_by_key => {}
+        SortOrder::Ascend | SortOrder::Descend => {
+            return Err(Status::unimplemented("RangeStream does not support custom sort orders"));
+        }
+    }
+    let is_filtered = [
+        request.min_mod_revision,
+        request.max_mod_revision,
+        request.min_create_revision,
+        request.max_create_revision,
+    ]
+    .iter()
+    .any(|&bound| bound != 0);
+    if is_filtered {
+        return Err(Status::unimplemented("RangeStream does not support revision filters"));
+    }
+    if !request.serializable {
+        core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+    }
+    let identity = core.identify(credentials).await.map_err(status::of_auth)?;
+    Pages::new(core, identity.as_ref(), request).map_err(status::of_auth)
+}
+
+/// The messages of one answer. A page is read when it is asked for, which takes about as long as any other request.
+#[derive(Debug)]
+pub(crate) struct Pages {
+    core: Arc<Core>,
+    /// The revision of the rights by which somebody reads; `None` where nobody asks.
+    rights_at: Option<u64>,
+    /// What is still to be read, at a fixed revision from the second page on.
+    rest: RangeRequest,
+    /// Pairs that the client still wants; `None` for all.
+    wanted: Option<i64>,
+    /// Most pairs of the next page.
+    page_keys: i64,
+    sent: i64,
+    /// The store's revision when the first page was read.
+    first_seen: Option<i64>,
+    is_over: bool,
+}
+
+impl Pages {
+    fn new(
+        core: &Arc<Core>,
+        identity: Option<&Identity>,
+        request: RangeRequest,
+    ) -> Result<Self, auth::Error> {
+        let mut rights_at = None;
+        if core.access.is_enabled() {
+            let rights = core.access.rights();
+            rights.check_read(Identity::caller(identity), &request.key, &request.range_end)?;
+            rights_at = Some(rights.revision());
+        }
+        let wanted = (request.limit > 0).then_some(request.limit);
+        let rest = RangeRequest { sort_target: SortTarget::Key.into(), ..request };
+        Ok(Self {
+            core: Arc::clone(core),
+            rights_at,
+            rest,
+            wanted,
+            page_keys: FIRST_KEYS,
+            sent: 0,
+            first_seen: None,
+            is_over: false,
+        })
+    }
+
+    /// Reads the next page.
+    fn page(&mut self) -> Result<Bytes, Status> {
+        let page = self.read_page().map_err(|error| status::of_read(&error))?;
+        // Not with rights that were gone by the end.
+        if let Some(revision) = self.rights_at
+            && self.core.access.rights().revision() != revision
+        {
+            return Err(status::of_auth(auth::Error::AuthOldRevision));
+        }
+        Ok(page)
+    }
+
+    fn read_page(&mut self) -> Result<Bytes, mvcc::Error> {
+        self.rest.limit = self.wanted.map_or(self.page_keys, |wanted| wanted.min(self.page_keys));
+        let core = Arc::clone(&self.core);
+        let store = &core.store;
+        let page = if self.rest.count_only {
+            store.range(&self.rest)?
+        } else {
+            store.range_page(&self.rest)?
+        };
+        let first_seen = *self.first_seen.get_or_insert(page.revision);
+        if self.rest.revision <= 0 {
+            self.rest.revision = first_seen;
+        }
+        let keys = i64::try_from(page.kvs.len()).unwrap_or(i64::MAX);
+        self.sent += keys;
+        if let Some(wanted) = &mut self.wanted {
+            *wanted -= keys;
+        }
+        let more = page.more;
+        self.is_over = self.rest.count_only || !more || self.wanted == Some(0);
+        if !self.is_over {
+            self.go_on_after(&page.kvs);
+            let kvs = page.kvs.into_encoded();
+            self.resize(kvs.len());
+            return Ok(kvs);
+        }
+        let count = if self.rest.count_only {
+            page.count
+        } else if more {
+            // Only now, so that the keys behind the limit are counted once.
+            self.go_on_after(&page.kvs);
+            let behind = RangeRequest { count_only: true, ..self.rest.clone() };
+            self.sent + store.range(&behind)?.count
+        } else {
+            self.sent
+        };
+        let page = mvcc::EncodedRange { count, ..page };
+        Ok(page.encode(&core.header(first_seen)))
+    }
+
+    /// Lets the next page begin behind the last key of this one.
+    fn go_on_after(&mut self, kvs: &mvcc::KeyValues) {
+        // There is one, since there is more behind it; without it, the stream would end here.
+        match kvs.last_key() {
+            Some(key) => self.rest.key = Bytes::from([key, &[0]].concat()),
+            None => self.is_over = true,
+        }
+    }
+
+    /// Doubles or halves the page for it to be of about the size of the largest request.
+    fn resize(&mut self, bytes: usize) {
+        let aim = self.core.config.max_request_bytes;
+        let bytes = bytes as u64;
+        if bytes < aim / 2 {
+            self.page_keys = self.page_keys.saturating_mul(2);
+        } else if bytes > aim.saturating_mul(2) {
+            self.page_keys = (self.page_keys / 2).max(1);
+        }
+    }
+}
+
+impl Stream for Pages {
+    type Item = Result<Reply<RangeStreamResponse>, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.is_over {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(match self.page() {
+            Ok(page) => {
+                let mut head = Vec::new();
+                encode_key(RANGE_RESPONSE, prost::encoding::WireType::LengthDelimited, &mut head);
+                encode_varint(page.len() as u64, &mut head);
+                Ok(Reply::Encoded(vec![Bytes::from(head), page]))
+            }
+            Err(error) => {
+                self.is_over = true;
+                Err(error)
+            }
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+use proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeResponse};
+use rpc::etcdserverpb::kv_client::KvClient;
+use tonic::service::Routes;
+
+use super::*;
+use crate::member::unconnected;
+use crate::version::parse_emulated;
+
+/// Calls, and returns the messages and the error that ended them, if one did.
+async fn stream(
+    client: &mut KvClient<Routes>,
+    request: &RangeRequest,
+) -> (Vec<RangeResponse>, Option<String>) {
+    let shown = |status: Status| format!("{:?} {}", status.code(), status.message());
+    let mut messages = Vec::new();
+    let mut answers = match client.range_stream(request.clone()).await {
+        Ok(answers) => answers.into_inner(),
+        Err(status) => return (messages, Some(shown(status))),
+    };
+    loop {
+        match answers.message().await {
+            Ok(Some(answer)) => messages.push(answer.range_response.unwrap()),
+            Ok(None) => return (messages, None),
+            Err(status) => return (messages, Some(shown(status))),
+        }
+    }
+}
+
+async fn refusal(client: &mut KvClient<Routes>, request: RangeRequest) -> String {
+    let (messages, error) = stream(client, &request).await;
+    assert_eq!(messages, []);
+    error.unwrap()
+}
+
+fn all() -> RangeRequest {
+    RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() }
+}
+
+async fn start(dir: &std::path::Path, version: &str) -> (crate::Member, KvClient<Routes>) {
+    let config = crate::config::Config {
+        emulated_version: Some(parse_emulated(version).unwrap()),
+        max_request_bytes: 2000,
+        ..unconnected::config(dir)
+    };
+    let (member, services) = unconnected::start(config).await;
+    (member, KvClient::new(services))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_make_up_the_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let (member, mut client) = start(dir.path(), "3.7").await;
+    for number in 0..100 {
+        let put = PutRequest {
+            key: format!("k{number:03}").into(),
+            value: "v".repeat(50).into(),
+            ..PutRequest::default()
+        };
+        client.put(put).await.unwrap();
+    }
+    for (limit, keys_only) in [(0, false), (0, true), (10, false), (37, false), (100, true)] {
+        let request = RangeRequest { limit, keys_only, ..all() };
+        let (messages, error) = stream(&mut client, &request).await;
+        assert_eq!(error, None);
+        let (last, before) = messages.split_last().unwrap();
+        for message in before {
+            assert_eq!((&message.header, message.count, message.more), (&None, 0, false));
+        }
+        let mut whole = last.clone();
+        whole.kvs = messages.iter().flat_map(|message| message.kvs.clone()).collect();
+        assert_eq!(whole, client.range(request).await.unwrap().into_inner(), "{limit}");
+        let sizes: Vec<_> = messages.iter().map(|message| message.kvs.len()).collect();
+        assert_eq!(sizes[0], 10);
+        assert!(sizes.iter().all(|&keys| keys <= 80), "{sizes:?}");
+    }
+    let (messages, _) = stream(&mut client, &RangeRequest { count_only: true, ..all() }).await;
+    assert_eq!((messages.len(), messages[0].count), (1, 100));
+    let none = RangeRequest { range_end: "k".into(), ..all() };
+    let (messages, _) = stream(&mut client, &none).await;
+    assert_eq!((messages.len(), messages[0].header.unwrap().revision), (1, 101));
+
+    let request = RangeRequest { sort_order: SortOrder::Descend.into(), ..all() };
+    let expected = "Unimplemented RangeStream does not support custom sort orders";
+    assert_eq!(refusal(&mut client, request).await, expected);
+    let expected = "Unimplemented RangeStream does not support revision filters";
+    let request = RangeRequest { max_mod_revision: 3, ..all() };
+    assert_eq!(refusal(&mut client, request).await, expected);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_pages_are_of_the_revision_of_the_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (member, mut client) = start(dir.path(), "3.7").await;
+    for number in 0..20 {
+        let key = format!("k{number:03}").into();
+        client.put(PutRequest { key, ..PutRequest::default() }).await.unwrap();
+    }
+    let mut pages = Pages::new(unconnected::core(&member), all());
+    pages.page().unwrap();
+    let delete =
+        DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
+    client.delete_range(delete).await.unwrap();
+    let last = <RangeResponse as prost::Message>::decode(pages.page().unwrap()).unwrap();
+    assert_eq!((last.kvs.len(), last.count), (10, 20));
+    assert_eq!(last.header.unwrap().revision, 21);
+
+    let mut pages = Pages::new(unconnected::core(&member), RangeRequest { revision: 21, ..all() });
+    pages.page().unwrap();
+    client.compact(CompactionRequest { revision: 22, physical: false }).await.unwrap();
+    let error = status::of_read(&pages.page().unwrap_err());
+    assert_eq!(error.message(), "etcdserver: mvcc: required revision has been compacted");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_before_3_7_do_not_have_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (member, mut client) = start(dir.path(), "3.6").await;
+    let expected = "Unimplemented unknown method RangeStream for service etcdserverpb.KV";
+    assert_eq!(refusal(&mut client, all()).await, expected);
+    let request = RangeRequest { sort_order: 9, ..all() };
+    let refused = client.range(request).await.unwrap_err();
+    assert_eq!(refused.message(), "etcdserver: invalid sort option");
+    member.stop().await;
+}
