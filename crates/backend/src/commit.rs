@@ -1,6 +1,7 @@
 //! Writing a buffer to the tree: one bolt transaction.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -25,6 +26,8 @@ pub struct CommitStats {
     pub bytes_written: u64,
     /// The consistent index that is durable now.
     pub consistent_index: u64,
+    /// How long the steps took, of [`CommitJob::run_timed`].
+    pub times: bolt::CommitTimes,
 }
 
 /// A buffer on its way to disk. To be run by whoever may wait for a disk; readers see its rows before, while, after.
@@ -57,9 +60,14 @@ impl CommitJob {
     /// Writes everything as one transaction, syncs, and makes the new tree the one that views see.
     ///
     /// An error is fatal: the backend gives no more jobs ([`crate::Reader::check_health`]), and the member must stop.
-    pub fn run(mut self) -> Result<CommitStats, Error> {
+    pub fn run(self) -> Result<CommitStats, Error> {
+        self.run_timed(&|| Duration::ZERO)
+    }
+
+    /// Like [`CommitJob::run`], and tells how long its steps took by that clock, which may begin anywhere.
+    pub fn run_timed(mut self, now: &dyn Fn() -> Duration) -> Result<CommitStats, Error> {
         let db = self.shared.lock().db.clone();
-        let result = self.write(&db);
+        let result = self.write(&db, now);
         self.has_ended = true;
         match result {
             Ok(stats) => {
@@ -80,7 +88,7 @@ impl CommitJob {
         }
     }
 
-    fn write(&self, db: &bolt::Db) -> Result<CommitStats, Error> {
+    fn write(&self, db: &bolt::Db, now: &dyn Fn() -> Duration) -> Result<CommitStats, Error> {
         // Nobody writes to this buffer any more, so the lock keeps nobody waiting.
         let maps = self.pending.read();
         let mut tx = db.write()?;
@@ -127,12 +135,13 @@ impl CommitJob {
             }
         }
         drop(maps);
-        let stats = tx.commit()?;
+        let stats = tx.commit_timed(now)?;
         Ok(CommitStats {
             ops: u64::from(self.mark.rows) + u64::from(self.mark.ops),
             pages_written: stats.pages_written,
             bytes_written: stats.bytes_written,
             consistent_index: self.consistent.index,
+            times: stats.times,
         })
     }
 

@@ -66,4 +66,17 @@ pub struct CommitStats {
     pub nodes_split: u64,
     /// Nodes that joined a neighbour or were removed.
     pub nodes_merged: u64,
+    /// How long its steps took; zero but for [`WriteTx::commit_timed`].
+    pub times: CommitTimes,
+}
+
+/// How long the steps of a commit took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommitTimes {
+    /// Small nodes join their neighbours.
+    pub rebalance: std::time::Duration,
+    /// Nodes split and get pages.
+    pub spill: std::time::Duration,
+    /// Pages are written and made durable.
+    pub write: std::time::Duration,
 }

@@ -21,6 +21,8 @@ use draft::{BucketIndex, Draft, ROOT};
 
 use crate::db::{NewState, Writer};
 use crate::page::TxId;
+use std::time::Duration;
+
 use crate::{CommitStats, Db, Error, ReadTx};
 
 /// The write transaction; there is one at a time. Dropping it rolls back.
@@ -82,16 +84,23 @@ impl WriteTx {
     ///
     /// [`Error::Corrupt`] leaves the database usable when it was found in a page that had to be read. An I/O failure poisons
     /// it: whether the commit took place is known only after reopening.
-    pub fn commit(mut self) -> Result<CommitStats, Error> {
+    pub fn commit(self) -> Result<CommitStats, Error> {
+        self.commit_timed(&|| Duration::ZERO)
+    }
+
+    /// Like [`WriteTx::commit`], and tells how long its steps took by that clock, which may begin anywhere.
+    pub fn commit_timed(mut self, now: &dyn Fn() -> Duration) -> Result<CommitStats, Error> {
+        let begin = now();
         let mut stats = CommitStats { tx_id: self.base().tx_id(), ..CommitStats::default() };
         if !self.draft.prepare()? {
             return Ok(stats);
         }
         stats.nodes_merged = self.draft.rebalance()?;
+        stats.times.rebalance = now().saturating_sub(begin);
         stats.tx_id = self.tx.0;
         let Some(writer) = self.writer.as_deref_mut() else { return Ok(stats) };
         // The account of pages changes from here on. It matches the file again only when the commit is complete.
-        let result = Self::write(&self.db, writer, &mut self.draft, self.tx, &mut stats);
+        let result = Self::write(&self.db, writer, &mut self.draft, self.tx, &mut stats, now);
         if result.is_err() {
             self.db.poison();
         }
@@ -104,15 +113,21 @@ impl WriteTx {
         draft: &mut Draft,
         tx: TxId,
         stats: &mut CommitStats,
+        now: &dyn Fn() -> Duration,
     ) -> Result<(), Error> {
+        let begin = now();
         let sync_freelist = db.options().sync_freelist;
         let spilled = draft.spill(&mut writer.space, tx, sync_freelist)?;
         stats.nodes_split = spilled.nodes_split;
+        let spilled_at = now();
+        stats.times.spill = spilled_at.saturating_sub(begin);
         let view = db.grow(writer, spilled.meta.high_water)?;
         draft.write(&spilled, db, stats)?;
         let written = spilled.written();
         let state = NewState { meta: spilled.meta, written };
-        db.publish(writer, view, &state, stats)
+        let published = db.publish(writer, view, &state, stats);
+        stats.times.write = now().saturating_sub(spilled_at);
+        published
     }
 }
 

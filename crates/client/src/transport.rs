@@ -269,7 +269,7 @@ async fn dial(endpoint: &Endpoint, dialing: &Dialing) -> Result<(Ready, Driver),
             // Requests are small and answered one by one: waiting for more bytes to send only adds latency.
             stream.set_nodelay(true).map_err(|error| dial_error("tcp", address, &error))?;
             let stream = match &dialing.tls {
-                None => tls::Stream::Plain(stream),
+                None => tls::Stream::Plain(stream.into()),
                 Some(connector) => secured(connector, stream, address).await?,
             };
             let (sender, connection) = handshake(stream, dialing).await?;

@@ -25,6 +25,7 @@ use proto::etcdserverpb::{
 
 use crate::committed::{Decoded, decode_request};
 use crate::machine::lock;
+use crate::op_name::op_name;
 use crate::{
     Answer, Applied, Committed, Effect, Fatal, Machine, Outcome, Payload, RequestError, Response,
 };
@@ -90,6 +91,7 @@ impl Machine {
             // etcd answers nothing to a request that it does not know.
             return Ok(());
         };
+        applied.op = Some(op_name(op));
         if let Some(outcome) = self.apply_to_cluster(entry, op, applied)? {
             applied.outcome = entry.is_new.then_some(outcome);
         } else if entry.is_new {

@@ -43,6 +43,7 @@ mod fatal;
 pub mod ids;
 mod machine;
 pub mod membership;
+mod op_name;
 mod outcome;
 pub mod quota;
 

@@ -15,6 +15,9 @@ use crate::{PeerChange, Version};
 pub struct Applied {
     /// Under which the proposer waits; 0 when nobody does.
     pub request_id: u64,
+    /// What etcd calls the request, such as `Put` or `LeaseGrant`, and `unknown` for what members ask of each other. `None` for an
+    /// entry without one.
+    pub op: Option<&'static str>,
     /// The answer, the same on every member but for the quota (see [`RequestError::OverQuota`]). `None` when there is
     /// nothing to answer: an empty entry, or one whose effect was there already.
     pub outcome: Option<Outcome>,

@@ -176,7 +176,10 @@ impl Connected for Gathered<tls::Stream> {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        ConnectionInfo { common_name: self.inner.common_name().map(Arc::from) }
+        ConnectionInfo {
+            is_secure: self.inner.is_secure(),
+            common_name: self.inner.common_name().map(Arc::from),
+        }
     }
 }
 

@@ -6,34 +6,39 @@
 //!
 //! Upstream: server/embed/serve.go, and Go's net/http where something is not found.
 
+mod debug;
+mod health;
+
 use std::sync::Arc;
 
 use axum::extract::Request;
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use proto::etcdserverpb::{AlarmType, RangeRequest};
-use serde_json::json;
 use tonic::Status;
 use tonic::service::Routes;
+use tower_service::Service as _;
 
 use crate::access::ConnectionInfo;
 use crate::gateway::Gateway;
-use crate::grpc;
 use crate::request::Core;
+use crate::watching::Watching;
+use crate::{grpc, metrics};
 
+/// What a call of gRPC says that it is.
+const GRPC: &str = "application/grpc";
 /// The gateway's prefix.
 const GATEWAY: &str = "/v3/";
 /// Its prefix of etcd 3.3.
 const OLD_GATEWAY: &str = "/v3beta/";
 
 /// gRPC and HTTP for clients.
-pub(crate) fn client_routes(core: &Arc<Core>, grpc: Routes) -> Routes {
+pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Routes) -> Routes {
     let gateway = core
         .config
         .enable_grpc_gateway
         .then(|| Gateway::new(&grpc, core.message_bytes_max(), &core.config));
-    let front = Arc::new(Front { core: Arc::clone(core), gateway });
+    let front = Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway });
     let answer = move |request: Request| {
         let front = Arc::clone(&front);
         async move { front.answer(request).await }
@@ -45,22 +50,104 @@ pub(crate) fn client_routes(core: &Arc<Core>, grpc: Routes) -> Routes {
 #[derive(Debug)]
 struct Front {
     core: Arc<Core>,
+    watching: Arc<Watching>,
     gateway: Option<Gateway>,
+}
+
+/// The routes for clients that speak gRPC alone.
+pub(crate) fn without_http(routes: &Routes) -> Routes {
+    let grpc = routes.clone().into_axum_router();
+    Routes::from(grpc.fallback(async |request: Request| {
+        if content_type(request.headers()).starts_with(GRPC) {
+            return grpc::unknown_service(request.uri().path()).into_http();
+        }
+        not_grpc(request.headers())
+    }))
+}
+
+/// The routes for clients that speak HTTP alone: a call of gRPC finds nothing.
+pub(crate) fn without_grpc(routes: &Routes) -> Routes {
+    let mut all = routes.clone().into_axum_router();
+    Routes::from(axum::Router::new().fallback(move |request: Request| {
+        let is_grpc = content_type(request.headers()).starts_with(GRPC);
+        // A router is always ready.
+        let answer = (!is_grpc).then(|| all.call(request));
+        async move {
+            match answer {
+                Some(answer) => answer.await.unwrap_or_else(|never| match never {}),
+                None => not_found(),
+            }
+        }
+    }))
+}
+
+/// Health and metrics alone, without what protects clients' browsers.
+pub(crate) fn metrics_routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
+    let front =
+        Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway: None });
+    Routes::from(axum::Router::new().fallback(move |request: Request| {
+        let front = Arc::clone(&front);
+        async move {
+            let (method, uri) = (request.method(), request.uri());
+            front.look(method, uri.path(), uri.query()).await.unwrap_or_else(not_found)
+        }
+    }))
 }
 
 impl Front {
     async fn answer(&self, request: Request) -> Response {
-        let is_grpc = content_type(request.headers()).starts_with("application/grpc");
+        let is_grpc = content_type(request.headers()).starts_with(GRPC);
         if is_grpc {
             return grpc::unknown_service(request.uri().path()).into_http();
         }
+        let is_secure = request
+            .extensions()
+            .get::<ConnectionInfo>()
+            .is_some_and(|connection| connection.is_secure);
         // Without TLS, HTTP/2 is gRPC's alone.
-        if request.version() == Version::HTTP_2 {
+        if request.version() == Version::HTTP_2 && !is_secure {
             return not_grpc(request.headers());
         }
+        if !is_secure && let Some(refusal) = self.refuse_host(&request) {
+            return refusal;
+        }
+        let origin = self.allowed_origin(request.headers());
         let mut response = self.answer_http(request).await;
-        allow_any_origin(response.headers_mut());
+        if let Some(origin) = origin {
+            allow_origin(response.headers_mut(), origin);
+        }
         response
+    }
+
+    /// A page of a stranger's name that resolves to this member's address must not be taken for one of ours.
+    fn refuse_host(&self, request: &Request) -> Option<Response> {
+        let allowed = &self.core.config.host_whitelist;
+        let named = request
+            .uri()
+            .host()
+            .or_else(|| request.headers().get(header::HOST)?.to_str().ok())
+            .unwrap_or_default();
+        let host = without_port(named);
+        if allowed.is_empty() || allowed.iter().any(|known| known == "*" || known == host) {
+            return None;
+        }
+        tracing::warn!(host, "rejecting HTTP request to prevent DNS rebinding attacks");
+        let text = format!(
+            "The host {host:?} of this request is none that this etcd is known by.\n\n\
+             Use HTTPS, for which any host will do, or start the server with --host-whitelist {host:?}.\n\n\
+             (This protects against DNS rebinding: CVE-2018-5702.)"
+        );
+        Some(error(StatusCode::MISDIRECTED_REQUEST, &text))
+    }
+
+    /// The origin whose pages may read the answer, if any.
+    fn allowed_origin(&self, headers: &HeaderMap) -> Option<HeaderValue> {
+        let allowed = &self.core.config.cors;
+        if allowed.is_empty() || allowed.iter().any(|origin| origin == "*") {
+            return Some(HeaderValue::from_static("*"));
+        }
+        let origin = headers.get(header::ORIGIN)?;
+        allowed.iter().any(|known| known.as_bytes() == origin.as_bytes()).then(|| origin.clone())
     }
 
     async fn answer_http(&self, request: Request) -> Response {
@@ -74,11 +161,11 @@ impl Front {
         if let Some(cleaned) = cleaned(&path) {
             return moved(&cleaned, request.uri());
         }
+        if let Some(answer) = self.look(request.method(), &path, request.uri().query()).await {
+            return answer;
+        }
         match (path.as_str(), &self.gateway) {
-            ("/health", _) => match *request.method() {
-                Method::GET => health(&self.core, request.uri().query().unwrap_or_default()).await,
-                _ => method_not_allowed(),
-            },
+            ("/debug/vars", _) => debug::vars(&self.core).await,
             ("/version", _) => match *request.method() {
                 Method::GET => version_of_cluster(&self.core),
                 _ => method_not_allowed(),
@@ -106,6 +193,15 @@ impl Front {
             && self.core.access.is_enabled()
             && info.is_some_and(|info| info.common_name.is_some())
     }
+
+    /// Answers what operators' machines ask: health and metrics; `None` for another path.
+    async fn look(&self, method: &Method, path: &str, query: Option<&str>) -> Option<Response> {
+        if path == "/metrics" {
+            let text = metrics::page(&self.core, &self.watching);
+            return Some(([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response());
+        }
+        health::answer(&self.core, method, path, query.unwrap_or_default()).await
+    }
 }
 
 fn content_type(headers: &HeaderMap) -> &str {
@@ -120,14 +216,32 @@ fn not_grpc(headers: &HeaderMap) -> Response {
     response
 }
 
-/// Any page may ask; what it may send is etcd's fixed list.
-fn allow_any_origin(headers: &mut HeaderMap) {
+/// That origin's pages may ask; what they may send is etcd's fixed list.
+fn allow_origin(headers: &mut HeaderMap, origin: HeaderValue) {
     for (name, value) in [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, "POST, GET, OPTIONS, PUT, DELETE"),
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, "*"),
-        (header::ACCESS_CONTROL_ALLOW_HEADERS, "accept, content-type, authorization"),
+        (
+            header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("POST, GET, OPTIONS, PUT, DELETE"),
+        ),
+        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin),
+        (
+            header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("accept, content-type, authorization"),
+        ),
     ] {
-        headers.insert(name, HeaderValue::from_static(value));
+        headers.insert(name, value);
+    }
+}
+
+/// A host without its port, and without the brackets of an address.
+fn without_port(host: &str) -> &str {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => return address,
+        None => host.rsplit_once(':'),
+    };
+    match name {
+        Some((name, _)) if !name.contains(':') => name,
+        _ => host,
     }
 }
 
@@ -196,51 +310,6 @@ pub(crate) fn version_of_cluster(core: &Core) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], body).into_response()
 }
 
-/// What stands in the way of being healthy, in etcd's words; `None` if nothing does.
-async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Option<String> {
-    let alarms = core.facts.get();
-    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
-        let name = kind.as_str_name();
-        if alarms.alarms.stands(kind) && !excluded.contains(&name) {
-            return Some(format!("ALARM {name}"));
-        }
-    }
-    if !is_serializable {
-        if core.board.leader() == raft::NodeId::NONE {
-            return Some("RAFT NO LEADER".to_owned());
-        }
-        if let Err(refusal) = core.linearizable().await {
-            return Some(format!("RANGE ERROR:{}", grpc::text_of(&refusal)));
-        }
-    }
-    let request =
-        RangeRequest { key: "\0".into(), limit: 1, keys_only: true, ..RangeRequest::default() };
-    core.store.range(&request).err().map(|error| format!("RANGE ERROR:{error}"))
-}
-
-async fn health(core: &Core, query: &str) -> Response {
-    let values = |name: &str| -> Vec<&str> {
-        query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .filter(|(key, _)| *key == name)
-            .map(|(_, value)| value)
-            .collect()
-    };
-    let is_serializable = values("serializable").contains(&"true");
-    match ill_health(core, &values("exclude"), is_serializable).await {
-        None => {
-            let body = json!({ "health": "true", "reason": "" }).to_string();
-            ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
-        }
-        Some(reason) => {
-            tracing::warn!(reason, "serving /health false");
-            let body = json!({ "health": "false", "reason": reason }).to_string();
-            error(StatusCode::SERVICE_UNAVAILABLE, &body)
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use axum::body::{Body, to_bytes};
@@ -263,6 +332,46 @@ mod tests {
         ] {
             assert_eq!(cleaned(path).as_deref(), expected, "{path}");
         }
+    }
+
+    #[test]
+    fn ports_and_brackets_are_no_part_of_a_host() {
+        for (host, expected) in [
+            ("example.com:2379", "example.com"),
+            ("example.com", "example.com"),
+            ("10.4.7.121:1", "10.4.7.121"),
+            ("[::1]:2379", "::1"),
+            ("::1", "::1"),
+            ("", ""),
+        ] {
+            assert_eq!(without_port(host), expected);
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn only_known_hosts_and_origins_are_served() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut config = unconnected::config(data_dir.path());
+        config.host_whitelist = vec!["good.example".to_owned()];
+        config.cors = vec!["http://page.example".to_owned()];
+        let (member, routes) = unconnected::start(config).await;
+        for (host, origin, is_secure, status, allowed) in [
+            ("good.example:999", "http://page.example", false, 200, Some("http://page.example")),
+            ("good.example", "http://other.example", false, 200, None),
+            ("evil.example", "http://page.example", false, 421, None),
+            ("evil.example", "http://page.example", true, 200, Some("http://page.example")),
+        ] {
+            let request = http::Request::get("/version")
+                .header(header::HOST, host)
+                .header(header::ORIGIN, origin)
+                .extension(ConnectionInfo { is_secure, common_name: None });
+            let (head, body) = answered(&routes, request, "").await;
+            assert_eq!(head.status.as_u16(), status, "{host}");
+            let found = head.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+            assert_eq!(found.map(|value| value.to_str().unwrap()), allowed, "{host} {origin}");
+            assert_eq!(body.contains("--host-whitelist \"evil.example\""), status == 421, "{body}");
+        }
+        member.stop().await;
     }
 
     /// The answer of a member to a request that no connection brought.
@@ -290,6 +399,24 @@ mod tests {
             (Method::PUT, "/config/local/log", 404, not_found),
             (Method::POST, "/v3alpha/kv/range", 404, not_found),
             (Method::GET, "/health", 200, r#"{"health":"true","reason":""}"#),
+            (Method::GET, "/livez", 200, "ok\n"),
+            (Method::GET, "/livez?verbose", 200, "[+]serializable_read ok\nok\n"),
+            (
+                Method::GET,
+                "/readyz?verbose",
+                200,
+                "[+]data_corruption ok\n[+]serializable_read ok\n[+]linearizable_read ok\n[+]non_learner ok\nok\n",
+            ),
+            (
+                Method::GET,
+                "/readyz?exclude=linearizable_read&exclude=non_learner&exclude=other&verbose",
+                200,
+                "[+]data_corruption ok\n[+]serializable_read ok\nok\n",
+            ),
+            (Method::GET, "/readyz/data_corruption", 200, "ok\n"),
+            (Method::GET, "/readyz/nosuch", 404, not_found),
+            (Method::GET, "/livez/data_corruption", 404, not_found),
+            (Method::POST, "/readyz", 405, not_allowed),
             (Method::GET, "/health?serializable=true", 200, r#"{"health":"true","reason":""}"#),
             (Method::GET, "/version", 200, r#"{"etcdserver":"3.5.30","etcdcluster":"3.5.0"}"#),
             (Method::POST, "/health", 405, not_allowed),
@@ -310,7 +437,8 @@ mod tests {
             let is_moved = status == 301;
             let found = if is_moved { header(header::LOCATION) } else { Some(found.as_str()) };
             assert_eq!(found, Some(body), "{method} {path}");
-            let is_error = matches!(status, 404 | 405);
+            let is_check = path.contains("/livez") || path.contains("/readyz");
+            let is_error = is_check || matches!(status, 404 | 405);
             assert_eq!(
                 header(header::X_CONTENT_TYPE_OPTIONS),
                 is_error.then_some("nosniff"),

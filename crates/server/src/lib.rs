@@ -8,7 +8,7 @@
 //! config ──► bootstrap ──► member ─┬─► driver   node, log writer, apply, committer
 //!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, health
 //!                                  ├─► access   who asks, and whether he may
-//!                                  ├─► http     gateway (JSON), health, version
+//!                                  ├─► http     gateway (JSON), health, version, metrics
 //!                                  └─► tasks    lease expiry, auto-compaction, progress of watches
 //! ```
 
@@ -30,6 +30,7 @@ mod http;
 mod joining;
 mod listen;
 mod member;
+mod metrics;
 mod peer;
 mod peer_port;
 mod peers;

@@ -1,15 +1,24 @@
-//! Listeners: bound before anything else happens, served over one port for gRPC and HTTP.
+//! Listeners: bound before anything else happens; for gRPC and HTTP over one port, or for one of them.
+//!
+//! ```text
+//!  URLs ──► bind ──► Listener ──► serve(routes)
+//!                    one for each address: if one of its URLs is https and another http, the first byte of a
+//!                    connection tells (a TLS record begins with 22, no HTTP request does)
+//! ```
 //!
 //! Handshakes run beside each other: one that takes long holds up nobody.
+//!
+//! Upstream: server/embed/serve.go, client/pkg/transport/unix_listener.go (3.5.30).
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use tls::Acceptor;
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tls::{Acceptor, Socket};
+use tokio::net::{TcpListener, UnixListener, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_stream::Stream;
@@ -20,23 +29,110 @@ use crate::config::{Config, Url};
 use crate::gathered::Gathered;
 use crate::socket;
 
-/// A bound listener and the URL it stands for.
+/// The first byte of a TLS handshake.
+const TLS_RECORD: u8 = 22;
+
+/// A bound socket.
+#[derive(Debug)]
+pub(crate) enum Door {
+    /// At an address of the network.
+    Tcp(TcpListener),
+    /// At a file.
+    Unix {
+        listener: UnixListener,
+        /// Dropped with it.
+        _file: SocketFile,
+    },
+}
+
+/// The file of a socket; it goes with its listener.
+#[derive(Debug)]
+pub(crate) struct SocketFile(PathBuf);
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // Somebody may have taken it away; the next listener copes with one that is left.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+impl From<TcpListener> for Door {
+    fn from(listener: TcpListener) -> Self {
+        Self::Tcp(listener)
+    }
+}
+
+impl Door {
+    pub(crate) async fn accept(&self) -> io::Result<Socket> {
+        std::future::poll_fn(|context| self.poll_accept(context)).await
+    }
+
+    fn poll_accept(&self, context: &mut Context<'_>) -> Poll<io::Result<Socket>> {
+        Poll::Ready(Ok(match self {
+            Self::Tcp(listener) => ready!(listener.poll_accept(context))?.0.into(),
+            Self::Unix { listener, .. } => ready!(listener.poll_accept(context))?.0.into(),
+        }))
+    }
+}
+
+/// A bound listener and the URLs it stands for.
 #[derive(Debug)]
 pub(crate) struct Listener {
+    /// The first URL; others differ from it in their scheme.
     url: Url,
-    listener: TcpListener,
+    /// Whether connections are secured.
+    security: Security,
+    door: Door,
+}
+
+/// Whether a listener's connections are secured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Security {
+    Plain,
+    Secured,
+    /// Some are, some are not.
+    Mixed,
 }
 
 impl Listener {
-    /// Host and port, for the log.
+    /// Where it listens, for the log: host and port, or a path.
     pub(crate) fn address(&self) -> String {
-        self.listener.local_addr().map_or_else(|_| self.url.to_string(), |at| at.to_string())
+        match &self.door {
+            Door::Tcp(listener) => {
+                listener.local_addr().map_or_else(|_| self.url.to_string(), |at| at.to_string())
+            }
+            Door::Unix { .. } => self.url.to_string(),
+        }
     }
 
-    /// The socket, and what secures it if its URL says so.
-    pub(crate) fn into_parts(self, tls: Option<&Acceptor>) -> (TcpListener, Option<Acceptor>) {
-        let tls = tls.filter(|_| self.url.is_secure()).cloned();
-        (self.listener, tls)
+    /// The socket, and what secures it if its URL says so. Of mixed ones all are secured: members do not mix.
+    pub(crate) fn into_parts(self, tls: Option<&Acceptor>) -> (Door, Option<Acceptor>) {
+        let tls = tls.filter(|_| self.security != Security::Plain).cloned();
+        (self.door, tls)
+    }
+}
+
+/// What a listener for clients serves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Traffic {
+    /// Both gRPC and HTTP.
+    All,
+    /// gRPC alone: HTTP has listeners of its own.
+    Grpc,
+    /// HTTP alone.
+    Http,
+    /// Health and metrics alone.
+    Metrics,
+}
+
+impl Traffic {
+    fn name(self) -> &'static str {
+        match self {
+            Self::All => "grpc+http",
+            Self::Grpc => "grpc",
+            Self::Http => "http",
+            Self::Metrics => "metrics",
+        }
     }
 }
 
@@ -65,51 +161,73 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Window of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
-/// Binds all URLs.
+/// Binds all URLs, those of one address together.
 pub(crate) async fn bind(urls: &[Url]) -> Result<Vec<Listener>, StartError> {
-    let mut listeners = Vec::new();
+    let mut listeners: Vec<Listener> = Vec::new();
     for url in urls {
-        let listener = bind_one(url)
+        let security = if url.is_secure() { Security::Secured } else { Security::Plain };
+        let is_same = |listener: &&mut Listener| {
+            url.socket_path().is_none()
+                && (listener.url.host(), listener.url.port()) == (url.host(), url.port())
+                && url.port() != 0
+        };
+        if let Some(listener) = listeners.iter_mut().find(is_same) {
+            if listener.security != security {
+                listener.security = Security::Mixed;
+            }
+            continue;
+        }
+        let door = bind_one(url)
             .await
             .map_err(|source| StartError::Listen { url: url.to_string(), source })?;
-        listeners.push(Listener { url: url.clone(), listener });
+        listeners.push(Listener { url: url.clone(), security, door });
     }
     Ok(listeners)
 }
 
-async fn bind_one(url: &Url) -> io::Result<TcpListener> {
+async fn bind_one(url: &Url) -> io::Result<Door> {
+    if let Some(path) = url.socket_path() {
+        // What a member left that was killed; anything else than a socket stays.
+        use std::os::unix::fs::FileTypeExt as _;
+        if std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
+            std::fs::remove_file(path)?;
+        }
+        let listener = UnixListener::bind(path)?;
+        return Ok(Door::Unix { listener, _file: SocketFile(path.to_owned()) });
+    }
     let mut addresses: Vec<SocketAddr> = lookup_host((url.host(), url.port())).await?.collect();
     // As Go: of a name's addresses, the IPv4 one.
     addresses.sort_by_key(SocketAddr::is_ipv6);
     let Some(address) = addresses.first() else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     };
-    TcpListener::bind(address).await
+    TcpListener::bind(address).await.map(Door::Tcp)
 }
 
 /// Serves clients until told to stop.
 pub(crate) async fn serve(
     listener: Listener,
+    traffic: Traffic,
     tls: Option<&Acceptor>,
     routes: Routes,
     options: GrpcOptions,
     mut stopping: watch::Receiver<bool>,
 ) {
     let address = listener.address();
-    let (listener, tls) = listener.into_parts(tls);
     let mut server = tonic::transport::Server::builder()
-        .accept_http1(true)
+        .accept_http1(traffic != Traffic::Grpc)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_concurrent_streams(options.max_concurrent_streams)
         .http2_keepalive_interval(options.keepalive_interval)
         .http2_keepalive_timeout(Some(options.keepalive_timeout));
-    match tls {
-        Some(_) => {
-            tracing::info!(traffic = "grpc+http", address, "serving client traffic securely");
+    match (traffic, listener.security) {
+        (Traffic::Metrics, _) => tracing::info!(address, "serving metrics"),
+        (_, Security::Secured | Security::Mixed) => {
+            tracing::info!(traffic = traffic.name(), address, "serving client traffic securely");
         }
-        None => tracing::info!(
-            traffic = "grpc+http",
+        (_, Security::Plain) => tracing::info!(
+            traffic = traffic.name(),
             address,
             "serving client traffic insecurely; this is strongly discouraged!"
         ),
@@ -118,7 +236,9 @@ pub(crate) async fn serve(
         // An error means that the member is gone, which is a stop too.
         let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
     };
-    let incoming = Incoming { listener, tls, handshakes: JoinSet::new() };
+    let is_mixed = listener.security == Security::Mixed;
+    let (door, tls) = listener.into_parts(tls);
+    let incoming = Incoming { door, tls, is_mixed, handshakes: JoinSet::new() };
     let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped).await;
     if let Err(error) = served {
         tracing::error!(address, error = %error, "listener failed");
@@ -127,8 +247,10 @@ pub(crate) async fn serve(
 
 /// Connections that are ready to be served.
 struct Incoming {
-    listener: TcpListener,
+    door: Door,
     tls: Option<Acceptor>,
+    /// Not all of them are secured.
+    is_mixed: bool,
     /// Those that are being secured; `None` came of one that failed.
     handshakes: JoinSet<Option<tls::Stream>>,
 }
@@ -138,16 +260,22 @@ impl Stream for Incoming {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            let socket = match self.listener.poll_accept(context) {
-                Poll::Ready(Ok((socket, _))) => socket,
+            let socket = match self.door.poll_accept(context) {
+                Poll::Ready(Ok(socket)) => socket,
                 Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
                 Poll::Pending => break,
             };
-            socket::set_up(&socket);
+            socket::set_up_any(&socket);
             let Some(acceptor) = self.tls.clone() else {
                 return Poll::Ready(Some(Ok(Gathered::new(tls::Stream::Plain(socket)))));
             };
-            self.handshakes.spawn(secured(acceptor, socket, "client"));
+            let is_mixed = self.is_mixed;
+            self.handshakes.spawn(async move {
+                if is_mixed && !begins_tls(&socket).await {
+                    return Some(tls::Stream::Plain(socket));
+                }
+                secured(acceptor, socket, "client").await
+            });
         }
         // The set says that it is empty at once, and is asked again when a connection has come.
         while let Poll::Ready(Some(ended)) = self.handshakes.poll_join_next(context) {
@@ -159,13 +287,23 @@ impl Stream for Incoming {
     }
 }
 
+/// Whether the client begins a handshake. One that says nothing in time does, and fails at it.
+async fn begins_tls(socket: &Socket) -> bool {
+    let Some(socket) = socket.tcp() else { return true };
+    let mut first = [0];
+    match tokio::time::timeout(tls::HANDSHAKE_LIMIT, socket.peek(&mut first)).await {
+        Ok(Ok(1..)) => first == [TLS_RECORD],
+        Ok(Ok(0) | Err(_)) | Err(_) => true,
+    }
+}
+
 /// Shakes hands with a client or peer, and tells of those it did not come to terms with.
 pub(crate) async fn secured(
     acceptor: Acceptor,
-    socket: TcpStream,
+    socket: Socket,
     side: &'static str,
 ) -> Option<tls::Stream> {
-    let remote = socket.peer_addr().map(|address| address.to_string()).unwrap_or_default();
+    let remote = socket.peer_address().map(|address| address.to_string()).unwrap_or_default();
     match acceptor.accept(socket).await {
         Ok(stream) => Some(stream),
         // Port scans and health checks of load balancers.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tonic::service::Routes;
 
 use crate::access::{Access, Passwords, Tokens};
 use crate::board::Board;
@@ -20,6 +21,8 @@ use crate::driver::mailbox::{Receiver, Wait, mailbox};
 use crate::driver::{Failure, Failures};
 use crate::facts::Facts;
 use crate::joining::{self, Joining};
+use crate::listen::{Listener, Traffic};
+use crate::metrics::Metrics;
 use crate::peer::{self, Dialler, Identity, Options, Transport};
 use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
@@ -103,6 +106,8 @@ impl Member {
             "configuring client listeners"
         );
         let client_listeners = listen::bind(&config.listen_client_urls).await?;
+        let http_listeners = listen::bind(&config.listen_client_http_urls).await?;
+        let metrics_listeners = listen::bind(&config.listen_metrics_urls).await?;
 
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -152,6 +157,9 @@ impl Member {
                 member.stopping.subscribe(),
             ));
         }
+        // Before there is a leader: whoever waits for one wants to know.
+        let metrics_routes = http::metrics_routes(&member.core, &watching);
+        member.listen(metrics_listeners, Traffic::Metrics, &secured, &metrics_routes);
         let published = async {
             publish::publish(&member.core).await;
             cluster_version::settled(&member.core).await;
@@ -172,21 +180,38 @@ impl Member {
         }
         let routes = http::client_routes(
             &member.core,
+            &watching,
             grpc::watched(&member.core, grpc::routes(&member.core, &watching)),
         );
-        for listener in client_listeners {
-            let options = listen::GrpcOptions::of(&member.core.config);
-            let (routes, stopping) = (routes.clone(), member.stopping.subscribe());
-            let tls = secured.clients.clone();
-            member.listeners.spawn(async move {
-                listen::serve(listener, tls.as_ref(), routes, options, stopping).await;
-            });
+        if http_listeners.is_empty() {
+            member.listen(client_listeners, Traffic::All, &secured, &routes);
+        } else {
+            member.listen(http_listeners, Traffic::Http, &secured, &http::without_grpc(&routes));
+            member.listen(client_listeners, Traffic::Grpc, &secured, &http::without_http(&routes));
         }
         systemd::ready();
         if let Some(interval) = systemd::watchdog_interval() {
             member.tasks.spawn(systemd::watch(Arc::clone(&member.core), interval));
         }
         Ok(member)
+    }
+
+    /// Serves these routes on these listeners until the member stops.
+    fn listen(
+        &mut self,
+        listeners: Vec<Listener>,
+        traffic: Traffic,
+        secured: &Secured,
+        routes: &Routes,
+    ) {
+        for listener in listeners {
+            let options = listen::GrpcOptions::of(&self.core.config);
+            let (routes, stopping) = (routes.clone(), self.stopping.subscribe());
+            let tls = secured.clients.clone();
+            self.listeners.spawn(async move {
+                listen::serve(listener, traffic, tls.as_ref(), routes, options, stopping).await;
+            });
+        }
     }
 
     fn start_stages(
@@ -233,6 +258,7 @@ impl Member {
             version,
             machine.auth(),
         ));
+        let metrics = Arc::new(Metrics::new(version, config.metrics_extensive));
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -250,6 +276,7 @@ impl Member {
             backend,
             lessor: machine.lessor(),
             epoch,
+            metrics: Arc::clone(&metrics),
             compacted: watch::channel(finished_compaction).0,
             config,
         });
@@ -269,6 +296,7 @@ impl Member {
             snapshots_max: config.max_snapshots,
             preallocate: preallocate_sender,
             records: Vec::new(),
+            metrics: Arc::clone(&metrics),
         };
         let transport = Transport::new(
             Identity {
@@ -282,7 +310,11 @@ impl Member {
                     .map(ToString::to_string)
                     .collect(),
             },
-            Options { dialler: dialler.clone(), snap_dir: Arc::clone(&dirs.snap) },
+            Options {
+                dialler: dialler.clone(),
+                snap_dir: Arc::clone(&dirs.snap),
+                metrics: Arc::clone(&metrics),
+            },
             peers.front(Arc::clone(&facts)),
             tokio::runtime::Handle::current(),
         );
@@ -299,6 +331,7 @@ impl Member {
             snap_dir: dirs.snap,
             backend: core.backend.clone(),
             peers: Arc::clone(&peers),
+            metrics: Arc::clone(&metrics),
             catchup_entries: config.snapshot_catchup_entries,
         };
         let apply = ApplyStage {
@@ -310,6 +343,7 @@ impl Member {
             facts,
             access,
             peers: Arc::clone(&peers),
+            metrics: Arc::clone(&metrics),
             requests: ApplyRequests {
                 core: Arc::clone(&core),
                 runtime: tokio::runtime::Handle::current(),
@@ -338,6 +372,7 @@ impl Member {
             board,
             reads,
             waiters,
+            metrics,
             heartbeat: config.heartbeat,
             election: config.election,
             unpersisted: VecDeque::new(),

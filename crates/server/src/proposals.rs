@@ -71,6 +71,14 @@ impl<T> Waiters<T> {
         }
     }
 
+    /// Number of those who wait.
+    pub(crate) fn len(&self) -> usize {
+        self.shards
+            .iter()
+            .map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len())
+            .sum()
+    }
+
     /// Forgets everybody; their waits end as if the member had stopped.
     pub(crate) fn clear(&self) {
         for shard in &self.shards {

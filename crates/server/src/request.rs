@@ -22,6 +22,7 @@ use crate::config::{Config, GRPC_OVERHEAD_BYTES};
 use crate::driver::mailbox::{SendError, Sender};
 use crate::driver::{apply, heart};
 use crate::facts::Facts;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::{ReadError, Reads};
@@ -96,6 +97,7 @@ pub(crate) struct Core {
     pub(crate) backend: backend::Reader,
     pub(crate) lessor: machine::SharedLessor,
     pub(crate) quota: machine::Quota,
+    pub(crate) metrics: Arc<Metrics>,
     /// The moment that leases count time from.
     pub(crate) epoch: Instant,
     /// The last compaction whose work is done.
@@ -144,7 +146,15 @@ impl Core {
 
     /// Waits until this member's applied state is new enough for a linearizable read.
     pub(crate) async fn linearizable(&self) -> Result<(), Refusal> {
-        Ok(self.reads.linearizable(&self.board, self.config.request_timeout()).await?)
+        let confirmed = self.reads.linearizable(&self.board, self.config.request_timeout()).await;
+        match confirmed {
+            Ok(()) => {}
+            Err(ReadError::Timeout) => self.metrics.consensus.slow_reads.count(),
+            Err(ReadError::LeaderChanged | ReadError::Stopped) => {
+                self.metrics.consensus.failed_reads.count();
+            }
+        }
+        Ok(confirmed?)
     }
 
     /// Takes what a call shows of who makes it; next to nothing while authentication is off.
@@ -247,9 +257,11 @@ impl Core {
         let (request, data) = self.encode(request_id, identity, op)?;
         let timeout = self.config.request_timeout();
         let deadline = tokio::time::Instant::now() + timeout;
-        loop {
-            if self.board.leader() == raft::NodeId::NONE {
-                self.wait_for_leader(deadline).await?;
+        let refusal = loop {
+            if self.board.leader() == raft::NodeId::NONE
+                && let Err(refusal) = self.wait_for_leader(deadline).await
+            {
+                break refusal;
             }
             let mut waiting = self.waiters.register(request_id);
             let (data, request) = (data.clone(), Arc::clone(&request));
@@ -257,17 +269,19 @@ impl Core {
             match tokio::time::timeout_at(deadline, waiting.outcome()).await {
                 Ok(Some(Outcome::Applied(outcome))) => return Ok(outcome?),
                 Ok(Some(Outcome::Dropped)) if is_repeated => {}
-                Ok(Some(Outcome::Dropped)) => return Err(Refusal::Dropped),
+                Ok(Some(Outcome::Dropped)) => break Refusal::Dropped,
                 Ok(None) => return Err(Refusal::Stopped),
-                Err(_) => return Err(Refusal::Timeout),
+                Err(_) => break Refusal::Timeout,
             }
             // Leadership is on its way from one member to another, or the log is full for the moment.
             let again = tokio::time::Instant::now() + self.config.heartbeat;
             if again >= deadline {
-                return Err(Refusal::Dropped);
+                break Refusal::Dropped;
             }
             tokio::time::sleep_until(again).await;
-        }
+        };
+        self.metrics.consensus.failed_proposals.count();
+        Err(refusal)
     }
 
     /// Brings a change of the membership through the log, and returns the members after it. Waits as long as its caller.

@@ -59,16 +59,18 @@ impl Secured {
             false => None,
         };
         Ok(Self {
-            clients: acceptor(
-                Side::Clients,
-                &config.listen_client_urls,
-                &clients,
-                CLIENT_PROTOCOLS,
-            )?,
+            clients: acceptor(Side::Clients, &of_clients(config), &clients, CLIENT_PROTOCOLS)?,
             peers: acceptor(Side::Peers, &config.listen_peer_urls, &peers, PEER_PROTOCOLS)?,
             dialler: Dialler::new(config.peer_dial_limit(), connector),
         })
     }
+}
+
+/// The URLs that are under the settings for clients.
+fn of_clients(config: &Config) -> Vec<Url> {
+    let Config { listen_client_urls, listen_client_http_urls, listen_metrics_urls, .. } = config;
+    let all = [listen_client_urls, listen_client_http_urls, listen_metrics_urls];
+    all.into_iter().flatten().cloned().collect()
 }
 
 fn acceptor(

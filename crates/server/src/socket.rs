@@ -10,6 +10,13 @@ use rustix::net::sockopt;
 /// connections, as in etcd.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 
+/// Sets up a TCP connection; others need nothing.
+pub(crate) fn set_up_any(socket: &tls::Socket) {
+    if let Some(socket) = socket.tcp() {
+        set_up(socket);
+    }
+}
+
 /// Sends what is written at once, and notices when the other side's machine is gone. A socket that cannot be set serves all
 /// the same.
 pub(crate) fn set_up(socket: impl AsFd) {

@@ -105,6 +105,12 @@ impl Watching {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// How much there is of everything, and how many messages wait for their streams.
+    pub(crate) fn stats(&self) -> (mvcc::watch::Stats, usize) {
+        let state = self.lock();
+        (state.hub.stats(), state.hub.pending_messages())
+    }
+
     /// The stage: runs until it is told to stop.
     pub(crate) fn run(&self, inbox: &Receiver<Work>) -> Result<(), mvcc::StorageError> {
         let mut batch = VecDeque::new();

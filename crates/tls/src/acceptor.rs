@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 
 use crate::fresh::Fresh;
 use crate::pair::Current;
 use crate::verify::Clients;
-use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, origin, provider_with, wording};
+use crate::{Error, HANDSHAKE_LIMIT, Settings, Socket, Stream, origin, provider_with, wording};
 
 /// Accepts connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
@@ -51,19 +50,20 @@ impl Acceptor {
     ///
     /// # Errors
     /// The other side says nothing for too long, something else than TLS, or shows a certificate that is not believed.
-    pub async fn accept(&self, socket: TcpStream) -> io::Result<Stream> {
-        timeout(HANDSHAKE_LIMIT, self.shake_hands(socket)).await.unwrap_or_else(|_| {
+    pub async fn accept(&self, socket: impl Into<Socket>) -> io::Result<Stream> {
+        timeout(HANDSHAKE_LIMIT, self.shake_hands(socket.into())).await.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout"))
         })
     }
 
-    async fn shake_hands(&self, socket: TcpStream) -> io::Result<Stream> {
+    async fn shake_hands(&self, socket: Socket) -> io::Result<Stream> {
         // The state of a handshake is some KiB, which a connection that says nothing does not get.
         socket.readable().await?;
-        let address = socket.peer_addr()?.ip();
+        let origin = socket.origin()?;
         let config = self.config.get_or_last(|| config(&self.settings, &self.protocols));
         let stream = TlsAcceptor::from(config).accept(socket).await.map_err(wording::as_go)?;
         if self.settings.check_origin
+            && let Some(address) = origin
             && let Some([leaf, ..]) = stream.get_ref().1.peer_certificates()
         {
             origin::check(leaf, address).await?;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 use rustls::client::Resumption;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use crate::fresh::Fresh;
 use crate::pair::Current;
 use crate::verify::Servers;
-use crate::{Error, HANDSHAKE_LIMIT, Settings, Stream, provider_with, wording};
+use crate::{Error, HANDSHAKE_LIMIT, Settings, Socket, Stream, provider_with, wording};
 
 /// Secures dialled connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
@@ -48,12 +47,12 @@ impl Connector {
     ///
     /// # Errors
     /// The server says nothing for too long, something else than TLS, or shows a certificate that is not believed or not its own.
-    pub async fn connect(&self, socket: TcpStream, name: &str) -> io::Result<Stream> {
+    pub async fn connect(&self, socket: impl Into<Socket>, name: &str) -> io::Result<Stream> {
         let name = ServerName::try_from(name.to_owned()).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name of a host"))
         })?;
         let config = self.config.get_or_last(|| config(&self.settings, &self.protocols));
-        let connecting = TlsConnector::from(config).connect(name, socket);
+        let connecting = TlsConnector::from(config).connect(name, socket.into());
         match timeout(HANDSHAKE_LIMIT, connecting).await {
             Ok(stream) => Ok(Stream::Dialled(Box::new(stream.map_err(wording::as_go)?))),
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout")),

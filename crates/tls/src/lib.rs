@@ -27,6 +27,7 @@ mod generated;
 mod origin;
 mod pair;
 mod settings;
+mod socket;
 mod stream;
 mod verify;
 mod wording;
@@ -42,6 +43,7 @@ pub use ciphers::{Ciphers, Version, Versions};
 pub use connector::Connector;
 pub use generated::{Generated, generate};
 pub use settings::{Names, Pair, Settings};
+pub use socket::Socket;
 pub use stream::Stream;
 
 /// How long a handshake may take, from the first byte on or to it.

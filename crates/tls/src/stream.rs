@@ -6,23 +6,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
-/// A TCP connection, with or without TLS on it.
+use crate::Socket;
+
+/// A connection, with or without TLS on it.
 #[derive(Debug)]
 pub enum Stream {
     /// As it is.
-    Plain(TcpStream),
+    Plain(Socket),
     /// Accepted with TLS.
-    Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
+    Accepted(Box<tokio_rustls::server::TlsStream<Socket>>),
     /// Dialled with TLS.
-    Dialled(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Dialled(Box<tokio_rustls::client::TlsStream<Socket>>),
 }
 
 impl Stream {
-    /// The TCP connection below.
+    /// The socket below.
     #[must_use]
-    pub fn socket(&self) -> &TcpStream {
+    pub fn socket(&self) -> &Socket {
         match self {
             Self::Plain(socket) => socket,
             Self::Accepted(stream) => stream.get_ref().0,
@@ -41,10 +42,16 @@ impl Stream {
         Some(name.to_owned()).filter(|name| !name.is_empty())
     }
 
+    /// Whether what goes over it is encrypted.
+    #[must_use]
+    pub fn is_secure(&self) -> bool {
+        !matches!(self, Self::Plain(_))
+    }
+
     /// The other side's address, while there is one.
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {
-        self.socket().peer_addr().ok()
+        self.socket().peer_address()
     }
 }
 

@@ -59,6 +59,15 @@ pub fn db_file_name(index: u64) -> String {
 /// Writes a snapshot file and makes it durable, name included. Afterwards the caller writes the record that vouches
 /// for it ([`crate::Wal::save_snapshot`]). Returns the file's name; an empty snapshot (index 0) is not written.
 pub fn save(dir: &Arc<dyn Dir>, snapshot: &raftpb::Snapshot) -> Result<Option<String>, Error> {
+    save_encoded(dir, snapshot, &encode(snapshot))
+}
+
+/// Like [`save`], with the bytes that [`encode`] makes of the snapshot.
+pub fn save_encoded(
+    dir: &Arc<dyn Dir>,
+    snapshot: &raftpb::Snapshot,
+    encoded: &[u8],
+) -> Result<Option<String>, Error> {
     if snapshot.metadata.index == 0 {
         return Ok(None);
     }
@@ -66,7 +75,7 @@ pub fn save(dir: &Arc<dyn Dir>, snapshot: &raftpb::Snapshot) -> Result<Option<St
     let path = path_of(dir, &name);
     // Unfinished ones begin with `tmp`: etcd removes those at start, and so does `remove_leftovers`.
     let building = format!("tmp-{}", name.trim_end_matches(SNAP_SUFFIX));
-    let saved = write_durably(dir, &building, &encode(snapshot), &path)
+    let saved = write_durably(dir, &building, encoded, &path)
         .and_then(|()| dir.rename(&building, &name).map_err(Error::io(&path, "rename snapshot")));
     if saved.is_err() {
         // On a full disk the half of it would only be in the way. The first error is the one to report.

@@ -19,6 +19,8 @@ const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 /// etcd raises a shorter interval to this.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 /// etcd raises shorter timeouts to this.
+const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
+
 const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// How etcd begins about URLs in a file that cannot be read: this alone goes to stderr, not to the log.
 pub(super) const URLS_UNUSABLE: &str = "unexpected error setting up ";
@@ -103,10 +105,10 @@ pub(super) fn build(
     };
     let listen_peer_urls = get.urls("listen-peer-urls")?;
     let listen_client_urls = get.urls("listen-client-urls")?;
-    let initial_advertise_peer_urls = get.urls("initial-advertise-peer-urls")?;
-    let advertise_client_urls = get.urls("advertise-client-urls")?;
     let listen_client_http_urls = get.urls("listen-client-http-urls")?;
     let listen_metrics_urls = get.urls("listen-metrics-urls")?;
+    let initial_advertise_peer_urls = get.urls("initial-advertise-peer-urls")?;
+    let advertise_client_urls = get.urls("advertise-client-urls")?;
     let listened = || {
         listen_peer_urls
             .iter()
@@ -122,9 +124,6 @@ pub(super) fn build(
             "Running http and grpc server on single port. This is not recommended for production."
                 .to_owned(),
         ));
-    }
-    for url in listened().chain(&initial_advertise_peer_urls).chain(&advertise_client_urls) {
-        url.check_served().map_err(|error| error.to_string())?;
     }
     let discovery = discovery::build(&get)?;
 
@@ -194,6 +193,10 @@ pub(super) fn build(
         data_dir,
         listen_peer_urls,
         listen_client_urls,
+        listen_client_http_urls,
+        listen_metrics_urls,
+        cors: get.list("cors"),
+        host_whitelist: get.list("host-whitelist"),
         initial_advertise_peer_urls,
         advertise_client_urls,
         initial_cluster,
@@ -251,10 +254,6 @@ pub(super) fn build(
         keepalive_interval: get.duration("grpc-keepalive-interval")?,
         keepalive_timeout: get.duration("grpc-keepalive-timeout")?,
         enable_grpc_gateway: get.boolean("enable-grpc-gateway")?,
-        listen_client_http_urls,
-        listen_metrics_urls,
-        cors: get.list("cors"),
-        host_whitelist: get.list("host-whitelist"),
         metrics_extensive: match get.text("metrics").as_str() {
             "extensive" => true,
             "basic" | "" => false,
@@ -279,6 +278,12 @@ pub(super) fn build(
         notices.push(Notice::Warning(format!(
             "the watch progress notify interval is raised from {progress:?} to {WATCH_PROGRESS_MIN:?}"
         )));
+    }
+    if config.keepalive_min_time != KEEPALIVE_MIN {
+        notices.push(Notice::Warning(
+            "--grpc-keepalive-min-time has no effect: clients that ping too often are not turned away"
+                .to_owned(),
+        ));
     }
     for name in ["raft-read-timeout", "raft-write-timeout"] {
         if get.is_given(name) && get.duration(name)? < RAFT_TIMEOUT_MIN {

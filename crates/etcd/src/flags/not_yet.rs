@@ -5,13 +5,7 @@ use server::Config;
 /// Refuses what is not served, by the flag's name.
 pub(super) fn check(config: &Config) -> Result<(), String> {
     let asked = [
-        ("listen-client-http-urls", !config.listen_client_http_urls.is_empty()),
-        ("listen-metrics-urls", !config.listen_metrics_urls.is_empty()),
-        ("cors", config.cors != ["*"]),
-        ("host-whitelist", config.host_whitelist != ["*"]),
-        ("metrics=extensive", config.metrics_extensive),
         ("enable-pprof", config.enable_pprof),
-        ("grpc-keepalive-min-time", config.keepalive_min_time.as_secs() != 5),
         ("unsafe-no-fsync", config.unsafe_no_fsync),
         ("socket-reuse-port", config.socket_reuse_port),
     ];

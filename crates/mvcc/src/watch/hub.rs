@@ -176,6 +176,12 @@ impl Hub {
         self.stats
     }
 
+    /// Messages that wait to be taken, of all streams. Looks at each stream.
+    #[must_use]
+    pub fn pending_messages(&self) -> usize {
+        self.streams.iter().filter_map(|slot| slot.stream.as_ref()).map(|s| s.queue.len()).sum()
+    }
+
     /// Opens a stream. Its watchers that want progress are told every `progress_every` from `now` on; the caller adds the
     /// jitter that keeps streams apart (etcd: 10 minutes and up to a tenth of it).
     pub fn open_stream(&mut self, now: Duration, progress_every: Duration) -> StreamId {

@@ -12,9 +12,11 @@ const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
 /// Metadata that calls of the gateway have. Its connection is not the client's, so nor is the certificate.
 const GATEWAY_KEY: &str = "grpcgateway-accept";
 
-/// What is known of a connection when it is accepted.
+/// What is known of a connection when it is accepted: an extension of each of its requests.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionInfo {
+    /// It is encrypted.
+    pub(crate) is_secure: bool,
     /// The common name in the client's certificate, which was verified.
     pub(crate) common_name: Option<Arc<str>>,
 }

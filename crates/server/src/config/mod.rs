@@ -54,6 +54,14 @@ pub struct Config {
     pub listen_peer_urls: Vec<Url>,
     /// Where to listen for clients.
     pub listen_client_urls: Vec<Url>,
+    /// Where to listen for clients that speak HTTP; if there are any, the others speak gRPC alone.
+    pub listen_client_http_urls: Vec<Url>,
+    /// Where to serve health and metrics beside the clients' port.
+    pub listen_metrics_urls: Vec<Url>,
+    /// Origins whose pages may ask, or `*`.
+    pub cors: Vec<String>,
+    /// Host names that requests without TLS may name, or `*`.
+    pub host_whitelist: Vec<String>,
     /// Where members find this one.
     pub initial_advertise_peer_urls: Vec<Url>,
     /// Where clients find this member.
@@ -144,14 +152,6 @@ pub struct Config {
     pub bcrypt_cost: u32,
     /// Whether clients may speak JSON over HTTP.
     pub enable_grpc_gateway: bool,
-    /// Where to listen for clients that speak HTTP only; with one, `listen_client_urls` serve gRPC only.
-    pub listen_client_http_urls: Vec<Url>,
-    /// Where metrics and health alone are served.
-    pub listen_metrics_urls: Vec<Url>,
-    /// Origins that browsers may call from; `*` is any.
-    pub cors: Vec<String>,
-    /// Host names that a request without TLS may be for; `*` is any, and so is none.
-    pub host_whitelist: Vec<String>,
     /// Whether metrics come with the times of calls.
     pub metrics_extensive: bool,
     /// Whether profiles are served.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::IpAddr;
+use std::path::Path;
 
 /// A listening or advertised URL. Its text is kept as given, since member ids are hashed from it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,9 +36,6 @@ pub enum UrlError {
     /// A name where a listener needs an address.
     #[error("expected IP in URL for binding ({0})")]
     NotAnAddress(String),
-    /// A form that is etcd's and not served yet.
-    #[error("{0}: unix sockets are not served yet, only http:// and https:// are")]
-    NotServed(String),
 }
 
 impl Url {
@@ -140,14 +138,12 @@ impl Url {
         matches!(self.scheme, Scheme::Https | Scheme::Unixs)
     }
 
-    /// Whether this program serves its scheme.
-    ///
-    /// # Errors
-    /// It does not yet.
-    pub fn check_served(&self) -> Result<(), UrlError> {
+    /// The file of a socket, relative to the working directory; `None` for an address of the network.
+    #[must_use]
+    pub fn socket_path(&self) -> Option<&Path> {
         match self.scheme {
-            Scheme::Http | Scheme::Https => Ok(()),
-            Scheme::Unix | Scheme::Unixs => Err(UrlError::NotServed(self.text.clone())),
+            Scheme::Http | Scheme::Https => None,
+            Scheme::Unix | Scheme::Unixs => Some(Path::new(&self.host)),
         }
     }
 }
@@ -188,7 +184,9 @@ mod tests {
             named.check_bindable().unwrap_err().to_string(),
             "expected IP in URL for binding (http://foo.com:1234)"
         );
-        assert!(Url::parse("https://localhost:1").unwrap().check_served().is_ok());
-        assert!(Url::parse("unix://localhost:1").unwrap().check_served().is_err());
+        assert_eq!(Url::parse("https://localhost:1").unwrap().socket_path(), None);
+        for (text, path) in [("unix://localhost:1", "localhost:1"), ("unixs:///run/x", "/run/x")] {
+            assert_eq!(Url::parse(text).unwrap().socket_path(), Some(Path::new(path)), "{text}");
+        }
     }
 }

@@ -24,6 +24,7 @@ use super::mailbox::{Receiver, Sender, Wait};
 use crate::access::Access;
 use crate::board::Board;
 use crate::facts::Facts;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::request::{ApplyRequests, Outcome};
@@ -90,6 +91,7 @@ pub(crate) struct ApplyStage {
     pub(crate) facts: Arc<Facts>,
     pub(crate) access: Arc<Access>,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) requests: ApplyRequests,
     pub(crate) policy: Policy,
     /// The moment that the state machine counts time from.
@@ -108,9 +110,9 @@ pub(crate) struct State {
     is_commit_wanted: bool,
     defrags: VecDeque<oneshot::Sender<Result<backend::DefragStats, String>>>,
     compactions: VecDeque<mvcc::Compaction>,
-    /// When each of them was asked for; one that a crash interrupted is not among them.
-    compactions_begun: VecDeque<Instant>,
     next_compaction_step: Option<Instant>,
+    /// When the first of the compactions began.
+    compaction_began: Option<Instant>,
     last_snapshot: u64,
     is_snapshot_wanted: bool,
     is_leader: bool,
@@ -207,6 +209,7 @@ impl ApplyStage {
 
     /// Takes over the state that came with a snapshot. Only while the committer has no job.
     pub(crate) fn install(&mut self, snapshot: &raft::Snapshot) -> Result<(), machine::Fatal> {
+        let _installing = self.metrics.applying.installing.enter();
         let index = snapshot.metadata.index;
         tracing::info!(
             current_applied_index = self.machine.applied(),
@@ -216,7 +219,6 @@ impl ApplyStage {
         let compaction = self.machine.install(&raft::codec::snapshot_to_proto(snapshot))?;
         // What was to be removed went with the old content.
         self.state.compactions = compaction.into_iter().collect();
-        self.state.compactions_begun.clear();
         self.state.next_compaction_step = None;
         self.state.pending_since = None;
         self.state.last_snapshot = index.0;
@@ -291,15 +293,18 @@ impl ApplyStage {
         let mut answers =
             Answers { outcomes: Vec::with_capacity(entries.len()), events: Vec::new() };
         let mut last = LogIndex::ZERO;
+        let mut begin = Instant::now();
         for committed in entries {
             last = committed.entry.index;
             let committed = to_machine(committed)?;
-            let begun = Instant::now();
             let applied = self.machine.apply(&committed, now)?;
-            let took = begun.elapsed();
+            let end = Instant::now();
+            let took = end.duration_since(begin);
+            self.record(&applied, took);
             if took > self.policy.slow_after {
                 log_slow(&committed, took, self.policy.slow_after, applied.outcome.as_ref());
             }
+            begin = end;
             answers.events.extend(applied.events);
             let mut alarm = None;
             for effect in applied.effects {
@@ -340,6 +345,27 @@ impl ApplyStage {
         Ok(answers)
     }
 
+    /// Counts an entry.
+    fn record(&self, applied: &machine::Applied, took: Duration) {
+        let (Some(op), Some(outcome)) = (applied.op, &applied.outcome) else { return };
+        let Metrics { applying, leases, .. } = &*self.metrics;
+        applying.applied(op, outcome, took);
+        leases.applied(op, outcome);
+        if op == "Compaction" && outcome.is_ok() {
+            applying.index_compactions.observe(took);
+        }
+        if took > self.policy.slow_after {
+            applying.slow.count();
+        }
+        if let Some(events) = &applied.events {
+            let is_put = |event: &&mvcc::watch::Event| {
+                matches!(event.kind, mvcc::watch::EventKind::Put { .. })
+            };
+            let bytes = events.events.iter().filter(is_put).map(|event| event.encoded().len());
+            applying.put_bytes.add(bytes.sum::<usize>() as u64);
+        }
+    }
+
     /// Tells clients and watchers what a batch came to.
     pub(crate) fn answer(&self, answers: Answers) {
         let Answers { outcomes, events } = answers;
@@ -362,7 +388,6 @@ impl ApplyStage {
 
     fn compact(&mut self, compaction: mvcc::Compaction) {
         tracing::info!(revision = compaction.revision(), "compact tree index");
-        self.state.compactions_begun.push_back(Instant::now());
         self.state.compactions.push_back(compaction);
         // etcd commits at once, so that a crash goes on with the compaction.
         self.state.is_commit_wanted = true;
@@ -460,27 +485,32 @@ impl ApplyStage {
         }
         self.state.next_compaction_step = None;
         let Some(compaction) = self.state.compactions.front_mut() else { return Ok(()) };
+        let begin = Instant::now();
+        let began = *self.state.compaction_began.get_or_insert(begin);
         let step = compaction.step(self.policy.compaction_batch)?;
+        if let mvcc::CompactionStep::Delete { rows, .. } = &step {
+            self.metrics.applying.compacted_rows.add(rows.len() as u64);
+        }
         let revision = compaction.revision();
         let pause = if step.wants_pause() { self.policy.compaction_pause } else { Duration::ZERO };
         if step.apply(self.machine.writer()).is_break() {
             self.state.compactions.pop_front();
             self.state.is_commit_wanted = true;
-            // The oldest has no time of its own when it was begun before a start.
-            let has_time = self.state.compactions_begun.len() > self.state.compactions.len();
-            let begun = self.state.compactions_begun.pop_front().filter(|_| has_time);
             let sizes = self.requests.core.backend.view().size();
             tracing::info!(
                 compact_revision = revision,
-                took = told::go_duration(begun.map_or(Duration::ZERO, |at| at.elapsed())),
+                took = told::go_duration(began.elapsed()),
                 current_db_size_bytes = sizes.total_bytes,
                 current_db_size = told::human_bytes(sizes.total_bytes),
                 current_db_size_in_use_bytes = sizes.in_use_bytes,
                 current_db_size_in_use = told::human_bytes(sizes.in_use_bytes),
                 "finished scheduled compaction"
             );
+            self.metrics.applying.compaction_finished(began.elapsed());
+            self.state.compaction_began = None;
             self.requests.compaction_finished(revision);
         }
+        self.metrics.applying.compaction_steps.observe(begin.elapsed());
         if !self.state.compactions.is_empty() {
             self.state.next_compaction_step = Some(Instant::now() + pause);
         }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Instant;
 
 use backend::{CommitJob, DefragJob, DefragStats};
 use proto::{raftpb, walpb};
@@ -16,6 +17,7 @@ use vfs::Dir;
 
 use super::mailbox::{Receiver, Sender, Wait};
 use super::{apply, heart};
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 
 /// What comes in.
@@ -99,6 +101,7 @@ pub(crate) struct Committer {
     pub(crate) snap_dir: Arc<dyn Dir>,
     pub(crate) backend: backend::Reader,
     pub(crate) peers: Arc<Peers>,
+    pub(crate) metrics: Arc<Metrics>,
     /// Entries that stay in memory behind a snapshot.
     pub(crate) catchup_entries: u64,
 }
@@ -121,7 +124,7 @@ impl Committer {
     fn carry_out(&self, work: Work) -> Result<(), CommitFailure> {
         match work {
             Work::Commit { job, then } => {
-                job.run()?;
+                self.commit(job)?;
                 for after in then {
                     match after {
                         AfterCommit::Snapshot(point) => self.save_snapshot(point)?,
@@ -138,7 +141,13 @@ impl Committer {
             }
             Work::Defragment { job, reply } => {
                 tracing::info!("starting defragment");
-                let result = job.run();
+                let metrics = &self.metrics.committing;
+                let start = Instant::now();
+                let result = {
+                    let _running = metrics.defragmenting.enter();
+                    job.run()
+                };
+                metrics.defrag.observe(start.elapsed());
                 if let Ok(stats) = &result {
                     tracing::info!(
                         size_before_bytes = stats.before.total_bytes,
@@ -150,6 +159,17 @@ impl Committer {
                 let _ = reply.send(result.map_err(|error| error.to_string()));
             }
         }
+        Ok(())
+    }
+
+    fn commit(&self, job: CommitJob) -> Result<(), CommitFailure> {
+        let start = Instant::now();
+        let stats = job.run_timed(&|| start.elapsed())?;
+        let metrics = &self.metrics.committing;
+        metrics.commit.observe(start.elapsed());
+        metrics.rebalance.observe(stats.times.rebalance);
+        metrics.spill.observe(stats.times.spill);
+        metrics.write.observe(stats.times.write);
         Ok(())
     }
 
@@ -166,7 +186,7 @@ impl Committer {
     /// The file first, then the record that vouches for it (and only then do older files go, see [`super::log_writer`]);
     /// last, the log's memory lets go of what the snapshot covers.
     fn save_snapshot(&self, point: SnapshotPoint) -> Result<(), CommitFailure> {
-        wal::snap::save(&self.snap_dir, &point.to_snapshot())?;
+        self.metrics.committing.save_snapshot(&self.snap_dir, &point.to_snapshot())?;
         let SnapshotPoint { index, term, conf_state, document } = point;
         tracing::info!(snapshot_index = index.0, "saved snapshot");
         let record = walpb::Snapshot { index: index.0, term, conf_state: Some(conf_state.clone()) };

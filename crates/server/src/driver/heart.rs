@@ -31,6 +31,7 @@ use super::apply::{self, ApplyStage};
 use super::log_writer::{self, LogWriter};
 use super::mailbox::{Receiver, Sender, mailbox};
 use crate::board::Board;
+use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::Waiters;
 use crate::reads::Reads;
@@ -109,6 +110,7 @@ pub(crate) struct Heart {
     pub(crate) board: Arc<Board>,
     pub(crate) reads: Arc<Reads>,
     pub(crate) waiters: Arc<Waiters<Outcome>>,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) heartbeat: Duration,
     pub(crate) election: Duration,
     /// When the writes were handed over that are not durable yet, oldest first. Empty while the log is here.
@@ -175,7 +177,8 @@ impl Heart {
         let had_paused = since_last > TICKS_UNTIL_DOUBT * self.heartbeat;
         self.board.ticked(had_paused);
         let late = now.duration_since(*next_tick);
-        if self.board.is_leader() && late > self.heartbeat {
+        if late > self.heartbeat && self.board.is_leader() && !self.is_alone() {
+            self.metrics.consensus.late_heartbeats.count();
             tracing::warn!(
                 heartbeat_interval = told::go_duration(self.heartbeat),
                 expected_duration = told::go_duration(2 * self.heartbeat),
@@ -192,6 +195,11 @@ impl Heart {
                 *next_tick = now + self.heartbeat;
             }
         }
+    }
+
+    /// Whether there has never been another member.
+    fn is_alone(&self) -> bool {
+        matches!(self.log, Seat::Here(_))
     }
 
     /// Gives up leadership when the disk has not taken a write for an election timeout: the others can commit without
@@ -273,6 +281,9 @@ impl Heart {
                 self.board.update(&status);
                 if leader_before != status.leader {
                     self.reads.leader_changed();
+                    if status.leader != raft::NodeId::NONE {
+                        self.metrics.consensus.leader_changes.count();
+                    }
                 }
                 if was_leader != self.board.is_leader() {
                     self.order(apply::Order::Leadership(self.board.is_leader()));

@@ -15,6 +15,7 @@ use wal::{Batch, Wal};
 
 use super::heart;
 use super::mailbox::{Receiver, Sender, Wait};
+use crate::metrics::Metrics;
 use crate::told;
 
 /// etcd warns of a slower write.
@@ -43,6 +44,7 @@ pub(crate) struct LogWriter {
     pub(crate) preallocate: Sender<()>,
     /// Kept between calls for its memory.
     pub(crate) records: Vec<raftpb::Entry>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl LogWriter {
@@ -80,6 +82,7 @@ impl LogWriter {
 
     /// Writes all, and returns when they are durable.
     pub(crate) fn write(&mut self, appends: &[Append]) -> Result<(), wal::Error> {
+        let begin = Instant::now();
         let mut received = None;
         for append in appends {
             if let Some(snapshot) = &append.snapshot {
@@ -91,6 +94,10 @@ impl LogWriter {
             let hard_state = append.hard_state.as_ref().map(raft::codec::hard_state_to_proto);
             self.wal.stage(&Batch { entries: &self.records, hard_state });
         }
+        let metrics = &self.metrics.log;
+        let encoded = Instant::now();
+        metrics.write.observe(encoded.duration_since(begin));
+        metrics.written_bytes.add(self.wal.staged_bytes() as u64);
         // The payloads are shared with the raft core; what is kept here would keep them alive.
         self.records.clear();
         if let Some(index) = received {
@@ -99,7 +106,11 @@ impl LogWriter {
             self.forget_before(index)?;
         }
         let begun = Instant::now();
-        if self.wal.commit()?.cut {
+        let committed = self.wal.commit()?;
+        if committed.synced {
+            self.metrics.log.fsync.observe(encoded.elapsed());
+        }
+        if committed.cut {
             self.preallocate.send_all([()]);
         }
         let took = begun.elapsed();
@@ -119,7 +130,7 @@ impl LogWriter {
         // What was handed out before stays before it.
         self.wal.commit()?;
         let snapshot = raft::codec::snapshot_to_proto(snapshot);
-        wal::snap::save(&self.snap_dir, &snapshot)?;
+        self.metrics.committing.save_snapshot(&self.snap_dir, &snapshot)?;
         let raftpb::SnapshotMetadata { conf_state, index, term } = snapshot.metadata;
         tracing::info!(snapshot_index = index, snapshot_term = term, "saved received snapshot");
         self.wal.save_snapshot(&walpb::Snapshot { index, term, conf_state: Some(conf_state) })

@@ -138,12 +138,15 @@ impl Cluster for Service {
 
 /// Makes a learner a voter; the leader alone knows how far it has come.
 pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<etcdserverpb::Member>, Status> {
-    caught_up(core, id).await?;
-    with_view(core, |view| view.check_promote())?;
+    caught_up(core, id)
+        .await
+        .and_then(|()| with_view(core, |view| view.check_promote()))
+        .inspect_err(|_| core.metrics.promotions.failed.count())?;
     let member = Member { id, ..Member::default() };
     let context = ConfChangeContext { member, is_promote: true };
     core.propose_conf_change(ConfChangeKind::AddNode, id, context.encode())
         .await
+        .inspect(|_| core.metrics.promotions.succeeded.count())
         .map_err(|refusal| status::of(&refusal))
 }
 

@@ -106,6 +106,7 @@ impl Service {
             )
             .await
             .map_err(status::of_auth)??;
+        self.core.metrics.applying.ranges.count();
         let header = self.core.header(answer.revision);
         Ok(answer.encode(&header))
     }
@@ -146,6 +147,7 @@ impl Service {
             )
             .await
             .map_err(status::of_auth)??;
+        self.core.metrics.applying.read_txn(&response.responses);
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         response.header = Some(self.core.header(revision));
         Ok(response)

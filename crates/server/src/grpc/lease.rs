@@ -144,7 +144,10 @@ pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, 
     loop {
         let renewed = lessor(core).renew(id, core.now());
         match renewed {
-            Ok(Renewal::Renewed { ttl }) => return Ok(Some(ttl)),
+            Ok(Renewal::Renewed { ttl }) => {
+                core.metrics.leases.renewed.count();
+                return Ok(Some(ttl));
+            }
             Ok(Renewal::ClearCheckpoint) => clear_checkpoint(core, id).await?,
             Err(RenewError::NotFound { .. }) => return Ok(None),
             // It has run out and its revocation is on the way: that decides.
@@ -425,8 +428,8 @@ pub(crate) async fn expire(core: Arc<Core>) {
                 let revoked = core.propose_as_leader(revoke).await;
                 drop(permit);
                 match revoked {
-                    Ok(_)
-                    | Err(
+                    Ok(_) => core.metrics.leases.expired.count(),
+                    Err(
                         Refusal::Request(machine::RequestError::LeaseNotFound)
                         | Refusal::Dropped
                         | Refusal::Stopped,

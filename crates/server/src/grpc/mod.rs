@@ -39,6 +39,7 @@ use rpc::v3electionpb::election_server::ElectionServer;
 use rpc::v3lockpb::lock_server::LockServer;
 use tonic::service::Routes;
 
+use crate::metrics::CountedRoutes;
 use crate::request::Core;
 use crate::watching::Watching;
 use wording::Worded;
@@ -46,30 +47,36 @@ use wording::Worded;
 /// Every service, on its paths.
 pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let bytes_max = core.message_bytes_max();
-    let keys = Routes::new(Worded(kv::Ranges::new(core, bytes_max)))
-        .add_service(Worded(watch::Watches::new(core, watching, bytes_max)))
+    let kv = || Worded(kv::Ranges::new(core, bytes_max));
+    let watches = || Worded(watch::Watches::new(core, watching, bytes_max));
+    let leases =
+        || Worded(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max));
+    // What lock and election do for their callers is no call of a client.
+    let own = own::Own::new(Routes::new(kv()).add_service(watches()).add_service(leases()));
+    let mut routes = CountedRoutes::new(&core.metrics.calls);
+    routes
+        .add_service(kv())
+        .add_service(watches())
+        .add_service(leases())
         .add_service(Worded(
-            LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max),
+            ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
+        ))
+        .add_service(Worded(
+            MaintenanceServer::new(maintenance::Service::new(core))
+                .max_decoding_message_size(bytes_max),
+        ))
+        .add_service(Worded(
+            AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
+        ))
+        .add_service(Worded(HealthServer::new(health::Service)))
+        .add_service(Worded(
+            LockServer::new(lock::Service::new(core, &own)).max_decoding_message_size(bytes_max),
+        ))
+        .add_service(Worded(
+            ElectionServer::new(election::Service::new(core, &own))
+                .max_decoding_message_size(bytes_max),
         ));
-    let own = own::Own::new(keys.clone());
-    keys.add_service(Worded(
-        ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
-    ))
-    .add_service(Worded(
-        MaintenanceServer::new(maintenance::Service::new(core))
-            .max_decoding_message_size(bytes_max),
-    ))
-    .add_service(Worded(
-        AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
-    ))
-    .add_service(Worded(HealthServer::new(health::Service)))
-    .add_service(Worded(
-        LockServer::new(lock::Service::new(core, &own)).max_decoding_message_size(bytes_max),
-    ))
-    .add_service(Worded(
-        ElectionServer::new(election::Service::new(core, &own))
-            .max_decoding_message_size(bytes_max),
-    ))
+    routes.routes()
 }
 
 /// The text that a client is told for a refusal.

@@ -25,6 +25,10 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         wal_dir: None,
         listen_peer_urls: peer_urls.clone(),
         listen_client_urls: client_urls.clone(),
+        listen_client_http_urls: Vec::new(),
+        listen_metrics_urls: Vec::new(),
+        cors: vec!["*".to_owned()],
+        host_whitelist: vec!["*".to_owned()],
         initial_advertise_peer_urls: peer_urls.clone(),
         advertise_client_urls: client_urls,
         initial_cluster: vec![("default".to_owned(), peer_urls)],
@@ -71,10 +75,6 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         // The least there is: tests need no protection from guessing.
         bcrypt_cost: 4,
         enable_grpc_gateway: true,
-        listen_client_http_urls: Vec::new(),
-        listen_metrics_urls: Vec::new(),
-        cors: vec!["*".to_owned()],
-        host_whitelist: vec!["*".to_owned()],
         metrics_extensive: false,
         enable_pprof: false,
         keepalive_min_time: Duration::from_secs(5),
@@ -97,7 +97,8 @@ pub(crate) async fn start(config: Config) -> (Member, Routes) {
         Member::start_stages(config, (&dialler, tokens), parts, None, 1, signals).unwrap();
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
-    let routes = http::client_routes(&member.core, grpc::routes(&member.core, &watching));
+    let routes =
+        http::client_routes(&member.core, &watching, grpc::routes(&member.core, &watching));
     (member, routes)
 }
 

@@ -12,7 +12,9 @@ use super::codec::StreamKind;
 use super::incoming::StreamReader;
 use super::outgoing::{Outgoing, Pushed, StreamBody};
 use super::pipeline::{self, Sender};
-use super::prober::{Health, Prober};
+#[cfg(test)]
+use super::prober::Health;
+use super::prober::Prober;
 use super::queue::Queue;
 use super::status::Status;
 use super::urls::Urls;
@@ -53,7 +55,7 @@ impl Channels {
         runtime: Handle,
     ) -> Self {
         let id = NodeId(id);
-        let status = Arc::new(Status::new(id.0));
+        let status = Arc::new(Status::new(id.0, shared.options.metrics.peers.of(id.0)));
         let outgoing = |kind| {
             let (host, status) = (Arc::clone(&shared.host), Arc::clone(&status));
             Arc::new(Outgoing::new(kind, id, host, status))
@@ -61,7 +63,12 @@ impl Channels {
         let urls = Arc::new(urls);
         let this = Self {
             id,
-            prober: Arc::new(Prober::new(id.0, Arc::clone(&urls), Arc::clone(&shared))),
+            prober: Arc::new(Prober::new(
+                id.0,
+                Arc::clone(&urls),
+                Arc::clone(&status),
+                Arc::clone(&shared),
+            )),
             urls,
             appends: outgoing(StreamKind::Append),
             messages: outgoing(StreamKind::Message),
@@ -102,6 +109,7 @@ impl Channels {
         let kind = message.body.kind();
         let Err(channel) = self.push(message) else { return };
         self.shared.host.unreachable(self.id);
+        self.status.figures().send_failures.count();
         if let Some(count) = self.shared.dropped.is_due() {
             tracing::warn!(
                 message_type = %kind,
@@ -148,6 +156,7 @@ impl Channels {
     }
 
     /// What the prober knows of the member.
+    #[cfg(test)]
     pub(crate) fn health(&self) -> Health {
         self.prober.health()
     }

@@ -7,7 +7,7 @@ use axum::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tls::Connector;
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -69,6 +69,13 @@ pub(crate) fn address_of(url: &Url) -> String {
     }
 }
 
+async fn connect(url: &Url) -> io::Result<tls::Socket> {
+    Ok(match url.socket_path() {
+        Some(path) => UnixStream::connect(path).await?.into(),
+        None => TcpStream::connect((url.host(), url.port())).await?.into(),
+    })
+}
+
 /// Makes connections to members, secured if their URLs say so. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Dialler {
@@ -83,8 +90,7 @@ impl Dialler {
     }
 
     async fn dial(&self, url: &Url) -> Result<Socket, DialError> {
-        url.check_served()?;
-        let connecting = TcpStream::connect((url.host(), url.port()));
+        let connecting = connect(url);
         let socket = match timeout(self.limit, connecting).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(source)) => {
@@ -92,7 +98,7 @@ impl Dialler {
             }
             Err(_) => return Err(DialError::TimedOut { address: address_of(url) }),
         };
-        socket::set_up(&socket);
+        socket::set_up_any(&socket);
         if !url.is_secure() {
             return Ok(Socket::Plain(socket));
         }

@@ -231,8 +231,11 @@ impl Member {
     fn new() -> Self {
         let host = Arc::new(Ears::default());
         let disk = vfs::sim::SimDisk::new();
-        let options =
-            Options { dialler: Dialler::new(Duration::from_secs(1), None), snap_dir: disk.dir() };
+        let options = Options {
+            dialler: Dialler::new(Duration::from_secs(1), None),
+            snap_dir: disk.dir(),
+            metrics: Arc::default(),
+        };
         let told: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity(LOCAL), options, told, Handle::current());
         transport.add_peer(PEER.0, &identity(PEER).peer_urls);

@@ -191,6 +191,7 @@ impl StreamReader {
                 Ok(arrived) => arrived,
                 Err(error) => return error,
             };
+            self.status.figures().received_bytes.add(arrived.len() as u64);
             let decoded = decoder.decode(arrived, &mut messages);
             for message in messages.drain(..) {
                 match self.shared.take(message) {
@@ -200,6 +201,7 @@ impl StreamReader {
                 }
             }
             if let Err(error) = decoded {
+                self.status.figures().receive_failures.count();
                 return error.into();
             }
         }

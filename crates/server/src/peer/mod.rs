@@ -63,13 +63,16 @@ use self::channels::{Acquaintance, Channels};
 pub(crate) use self::client::{Answer, PeerClient, Question};
 pub(crate) use self::dial::Dialler;
 pub(crate) use self::headers::Identity;
-use self::prober::Health;
 pub(crate) use self::serve::serve;
 use self::status::Seldom;
 use self::urls::Urls;
+use crate::metrics::Metrics;
 
 /// Members that are only known from their requests. A cluster has a handful; whoever sends more is none of it.
 const REMOTES_MAX: usize = 64;
+
+/// Whoever is not known to be a member is counted under this id, as in etcd.
+pub(crate) const STRANGER: u64 = 0;
 
 /// What the transport asks of the member it belongs to. All calls return at once; they come from any thread.
 pub(crate) trait Host: Send + Sync + std::fmt::Debug + 'static {
@@ -103,6 +106,8 @@ pub(crate) struct Options {
     pub(crate) dialler: Dialler,
     /// Where received databases go.
     pub(crate) snap_dir: Arc<dyn vfs::Dir>,
+    /// What is counted.
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 /// What all channels share.
@@ -166,6 +171,8 @@ impl Shared {
     fn deliver(&self, message: Message, checked: Result<(), NotOurs>) -> Result<Delivery, NotOurs> {
         let (kind, from) = (message.body.kind(), message.from);
         if let Err(error) = checked {
+            // Anybody may have sent it, under any name.
+            self.options.metrics.peers.of(STRANGER).receive_failures.count();
             if let Some(count) = self.refused.is_due() {
                 let reason = error.to_string();
                 tracing::warn!(message_type = %kind, from = %from, count, reason, "rejected Raft message");
@@ -173,6 +180,9 @@ impl Shared {
             return Err(error);
         }
         let delivery = self.host.deliver(message);
+        if delivery == Delivery::Full {
+            self.options.metrics.peers.of(from.0).receive_failures.count();
+        }
         if delivery == Delivery::Full
             && let Some(count) = self.dropped.is_due()
         {
@@ -382,8 +392,8 @@ impl Transport {
     }
 
     /// How the peer answers, and what its clock shows; `None` when it is no peer.
-    #[cfg_attr(not(test), expect(dead_code, reason = "for the metrics of peers"))]
-    pub(crate) fn health(&self, id: u64) -> Option<Health> {
+    #[cfg(test)]
+    pub(crate) fn health(&self, id: u64) -> Option<prober::Health> {
         Some(self.read().peers.get(&id)?.health())
     }
 

@@ -137,6 +137,7 @@ impl Outgoing {
         link.queue = None;
         drop(link);
         queue.close();
+        self.status.figures().send_failures.count();
         self.status.deactivate(&self.kind.to_string(), "write", &"the connection was closed");
         // What the socket had taken may be lost too, so that an empty queue proves nothing.
         self.host.unreachable(self.peer);
@@ -203,7 +204,9 @@ impl Body for StreamBody {
             }
             Poll::Pending => return Poll::Pending,
         }
-        Poll::Ready(Some(Ok(Frame::data(this.buffer.split().freeze()))))
+        let chunk = this.buffer.split().freeze();
+        this.outgoing.status.figures().sent_bytes.add(chunk.len() as u64);
+        Poll::Ready(Some(Ok(Frame::data(chunk))))
     }
 }
 

@@ -59,6 +59,7 @@ impl Sender {
                 Err(error) => error,
             };
             self.urls.failed(&url);
+            self.status.figures().send_failures.count();
             self.status.deactivate("pipeline", "write", &error);
             match error {
                 PostError::Removed => self.shared.host.removed_from_cluster(message.to.0),
@@ -69,7 +70,9 @@ impl Sender {
     }
 
     async fn post(&self, url: &str, message: &Message) -> Result<(), PostError> {
-        let question = Question::post("/raft", encode_message(message))
+        let encoded = encode_message(message);
+        self.status.figures().sent_bytes.add(encoded.len() as u64);
+        let question = Question::post("/raft", encoded)
             .with_headers(self.shared.request_headers.clone())
             .protobuf();
         check(&self.shared.client.call(url, question, POST_LIMIT).await?)

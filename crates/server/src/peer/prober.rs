@@ -19,6 +19,7 @@ use http::StatusCode;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::client::{CallError, Question};
+use super::status::Status;
 use super::urls::Urls;
 use super::{Shared, answers, timestamp};
 
@@ -123,14 +124,20 @@ enum ProbeError {
 pub(crate) struct Prober {
     peer: String,
     urls: Arc<Urls>,
+    status: Arc<Status>,
     shared: Arc<Shared>,
     /// Held to read or set it.
     health: Mutex<Health>,
 }
 
 impl Prober {
-    pub(crate) fn new(peer: u64, urls: Arc<Urls>, shared: Arc<Shared>) -> Self {
-        Self { peer: format!("{peer:x}"), urls, shared, health: Mutex::default() }
+    pub(crate) fn new(
+        peer: u64,
+        urls: Arc<Urls>,
+        status: Arc<Status>,
+        shared: Arc<Shared>,
+    ) -> Self {
+        Self { peer: format!("{peer:x}"), urls, status, shared, health: Mutex::default() }
     }
 
     /// What is known of the peer.
@@ -182,9 +189,10 @@ impl Prober {
         answers::probed(&answer.body).ok_or(ProbeError::Unreadable)
     }
 
-    /// Warns of what is wrong; returns when to look again.
+    /// Records how it is, warns of what is wrong; returns when to look again.
     fn look(&self) -> Duration {
         let health = self.health();
+        self.status.figures().round_trip.observe(health.round_trip);
         let error = health.error.as_deref();
         if !health.is_well {
             tracing::warn!(

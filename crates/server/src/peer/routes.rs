@@ -20,7 +20,8 @@ use tokio::time::timeout;
 use super::codec::{MESSAGE_BYTES_MAX, StreamKind, decode_posted};
 use super::headers::{PEER_URLS, RAFT_TO, SERVER_FROM, parse_id, text};
 use super::snapshot_receive::{self, READ_LIMIT, ReceiveError};
-use super::{Delivery, Transport, timestamp};
+use super::{Delivery, STRANGER, Transport, timestamp};
+use crate::metrics::PeerFigures;
 
 /// What [`read_body`] asks for room in: most messages take one.
 pub(super) const ROOM_UNIT_BYTES: usize = 64 * 1024;
@@ -124,6 +125,12 @@ impl Transport {
         Ok(())
     }
 
+    /// What is counted of whoever says that it is that member. Anybody may say so; those that are not known share one.
+    fn figures_of(&self, id: u64) -> Arc<PeerFigures> {
+        let is_known = self.read().get(id).is_some();
+        self.shared.options.metrics.peers.of(if is_known { id } else { STRANGER })
+    }
+
     /// Whoever shows that it is of this cluster gets answers, also before the membership names it here.
     fn note_caller(&self, headers: &HeaderMap) {
         let from = text(headers, &SERVER_FROM).and_then(parse_id);
@@ -156,10 +163,12 @@ async fn post_checked(transport: &Transport, request: Request) -> Result<Respons
         tracing::warn!(error, "failed to read Raft message");
         refuse(StatusCode::BAD_REQUEST, "error reading raft message")
     })?;
+    let length = bytes.len() as u64;
     let message = decode_posted(bytes).map_err(|error| {
         tracing::warn!(error = %error, "failed to unmarshal Raft message");
         refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message")
     })?;
+    transport.figures_of(message.from.0).received_bytes.add(length);
     match transport.shared.take(message) {
         Ok(Delivery::Taken) => Ok(StatusCode::NO_CONTENT.into_response()),
         // Never 403: the caller would take it that it is no member any more.

@@ -21,14 +21,14 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tls::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service as _;
 
 use super::timely::{Patience, timely};
-use crate::{listen, socket};
+use crate::listen::{self, Door};
+use crate::socket;
 
 /// For one write: a peer that takes nothing for so long is gone.
 const WRITE_LIMIT: Duration = Duration::from_secs(5);
@@ -64,7 +64,7 @@ impl Limits {
 
 /// Serves the routes until told to stop, then ends all connections.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: impl Into<Door>,
     tls: Option<Acceptor>,
     routes: Router,
     stopping: watch::Receiver<bool>,
@@ -75,11 +75,12 @@ pub(crate) async fn serve(
 /// Like [`serve`], with limits of the caller's.
 pub(crate) async fn serve_within(
     limits: Limits,
-    listener: TcpListener,
+    listener: impl Into<Door>,
     tls: Option<Acceptor>,
     routes: Router,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let listener = listener.into();
     let permits = Arc::new(Semaphore::new(limits.connections));
     let waiting = Arc::new(Waiting::default());
     let mut connections = JoinSet::new();
@@ -182,10 +183,10 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
 }
 
 async fn accept(
-    listener: &TcpListener,
+    listener: &Door,
     permits: &Arc<Semaphore>,
     waiting: &Waiting,
-) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+) -> io::Result<(tls::Socket, OwnedSemaphorePermit)> {
     let permit = match Arc::clone(permits).try_acquire_owned() {
         Ok(permit) => permit,
         Err(_) => {
@@ -193,13 +194,13 @@ async fn accept(
             Arc::clone(permits).acquire_owned().await.map_err(io::Error::other)?
         }
     };
-    let (socket, _) = listener.accept().await?;
-    socket::set_up(&socket);
+    let socket = listener.accept().await?;
+    socket::set_up_any(&socket);
     Ok((socket, permit))
 }
 
 async fn connection(
-    socket: TcpStream,
+    socket: tls::Socket,
     tls: Option<Acceptor>,
     routes: Router,
     mut stopping: watch::Receiver<bool>,

@@ -13,7 +13,7 @@
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
@@ -24,6 +24,7 @@ use vfs::{Dir, File, OpenMode};
 
 use super::codec::{SnapshotHead, decode_snapshot_head};
 use super::{Delivery, Shared};
+use crate::metrics::Histogram;
 
 /// Snapshots on their way in. A leader sends one at a time; more only while the cluster changes its mind about who leads.
 const AT_ONCE: usize = 4;
@@ -88,6 +89,12 @@ pub(crate) async fn receive(
     };
     let index = snapshot.metadata.index;
     tracing::info!(from = %message.from, snapshot_index = index.0, "receiving database snapshot");
+    let metrics = &shared.options.metrics;
+    // It has passed the checks, and says that it is a leader's.
+    let figures = metrics.peers.of(message.from.0);
+    let figures = &figures.snapshots_received;
+    let _under_way = figures.under_way.enter();
+    let start = Instant::now();
     let (sender, arriving) = mpsc::channel(PIECES_AHEAD);
     let (reply, outcome) = oneshot::channel();
     let writer = Arc::clone(shared);
@@ -116,11 +123,20 @@ pub(crate) async fn receive(
     }
     drop(sender);
     let stored = outcome.await;
-    match (failed, stored) {
+    let received = match (failed, stored) {
         (Some(error), _) => Err(ReceiveError::Save(error)),
         (None, Ok(stored)) => stored,
         (None, Err(_)) => Err(ReceiveError::Save("the writer ended".to_owned())),
+    };
+    match &received {
+        Ok(()) => {
+            figures.succeeded.count();
+            figures.took.observe(start.elapsed());
+            metrics.committing.snap_db_save.observe(start.elapsed());
+        }
+        Err(_) => figures.failed.count(),
     }
+    received
 }
 
 async fn read_head(pieces: &mut Pieces) -> Result<Message, ReceiveError> {
@@ -155,7 +171,8 @@ fn store(
     let dir = &shared.options.snap_dir;
     // Unfinished ones begin with `tmp`: they are removed at start.
     let unfinished = format!("tmp-{:016x}-{number}.snap.db", index.0);
-    let kept = write(dir, &unfinished, arriving)
+    let fsync = &shared.options.metrics.committing.snap_db_fsync;
+    let kept = write(dir, &unfinished, arriving, fsync)
         .map_err(|error| ReceiveError::Save(error.to_string()))
         .and_then(|db_bytes| finish(shared, message, index, &unfinished, db_bytes));
     if kept.is_err() {
@@ -165,7 +182,12 @@ fn store(
     kept
 }
 
-fn write(dir: &Arc<dyn Dir>, name: &str, mut arriving: mpsc::Receiver<Arrived>) -> io::Result<u64> {
+fn write(
+    dir: &Arc<dyn Dir>,
+    name: &str,
+    mut arriving: mpsc::Receiver<Arrived>,
+    fsync: &Histogram,
+) -> io::Result<u64> {
     let file: Arc<dyn File> = dir.open(name, OpenMode::Truncate)?;
     let mut written = 0;
     loop {
@@ -181,7 +203,9 @@ fn write(dir: &Arc<dyn Dir>, name: &str, mut arriving: mpsc::Receiver<Arrived>) 
     if written == 0 {
         return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "no database came with it"));
     }
+    let start = Instant::now();
     file.sync_all()?;
+    fsync.observe(start.elapsed());
     Ok(written)
 }
 

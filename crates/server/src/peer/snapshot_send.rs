@@ -74,13 +74,21 @@ impl Sending {
         let to = message.to;
         let db_bytes = db.len_bytes();
         tracing::info!(remote_peer_id = %to, db_bytes, "sending database snapshot");
+        let status = Arc::clone(&self.status);
+        let figures = &status.figures().snapshots_sent;
+        let _under_way = figures.under_way.enter();
+        let start = Instant::now();
         match self.post(&url, &message, db).await {
             Ok(()) => {
                 self.status.activate();
+                figures.succeeded.count();
+                figures.took.observe(start.elapsed());
+                status.figures().sent_bytes.add(db_bytes);
                 self.report.is_sent = true;
                 tracing::info!(remote_peer_id = %to, db_bytes, "sent database snapshot");
             }
             Err(error) => {
+                figures.failed.count();
                 self.urls.failed(&url);
                 self.status.deactivate("snapshot", "post", &error);
                 tracing::warn!(

@@ -1,7 +1,9 @@
 //! Whether a peer is reached, as the log and the leader's choice of a transferee want to know it.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use crate::metrics::PeerFigures;
 
 /// Since when a peer is reached. Any channel that works makes it active, any that breaks makes it inactive until the next
 /// one works.
@@ -11,11 +13,17 @@ pub(crate) struct Status {
     peer: String,
     /// Guards nothing else; held to read or set it.
     active_since: Mutex<Option<Instant>>,
+    figures: Arc<PeerFigures>,
 }
 
 impl Status {
-    pub(crate) fn new(peer: u64) -> Self {
-        Self { peer: format!("{peer:x}"), active_since: Mutex::new(None) }
+    pub(crate) fn new(peer: u64, figures: Arc<PeerFigures>) -> Self {
+        Self { peer: format!("{peer:x}"), active_since: Mutex::new(None), figures }
+    }
+
+    /// What is counted of the peer.
+    pub(crate) fn figures(&self) -> &PeerFigures {
+        &self.figures
     }
 
     pub(crate) fn active_since(&self) -> Option<Instant> {
@@ -28,6 +36,7 @@ impl Status {
         since.get_or_insert_with(Instant::now);
         drop(since);
         if !was_active {
+            self.figures.set_active(true);
             tracing::info!(peer_id = self.peer, "peer became active");
         }
     }
@@ -36,6 +45,7 @@ impl Status {
     pub(crate) fn deactivate(&self, channel: &str, what: &str, error: &dyn std::fmt::Display) {
         let was_active = self.lock().take().is_some();
         if was_active {
+            self.figures.set_active(false);
             tracing::warn!(
                 peer_id = self.peer,
                 error = %error,

@@ -96,7 +96,7 @@ async fn all_pages_are_of_the_revision_of_the_first() {
         let key = format!("k{number:03}").into();
         client.put(PutRequest { key, ..PutRequest::default() }).await.unwrap();
     }
-    let mut pages = Pages::new(unconnected::core(&member), all());
+    let mut pages = Pages::new(unconnected::core(&member), None, all()).unwrap();
     pages.page().unwrap();
     let delete =
         DeleteRangeRequest { key: "k".into(), range_end: "l".into(), ..Default::default() };
@@ -105,10 +105,11 @@ async fn all_pages_are_of_the_revision_of_the_first() {
     assert_eq!((last.kvs.len(), last.count), (10, 20));
     assert_eq!(last.header.unwrap().revision, 21);
 
-    let mut pages = Pages::new(unconnected::core(&member), RangeRequest { revision: 21, ..all() });
+    let past = RangeRequest { revision: 21, ..all() };
+    let mut pages = Pages::new(unconnected::core(&member), None, past).unwrap();
     pages.page().unwrap();
     client.compact(CompactionRequest { revision: 22, physical: false }).await.unwrap();
-    let error = status::of_read(&pages.page().unwrap_err());
+    let error = pages.page().unwrap_err();
     assert_eq!(error.message(), "etcdserver: mvcc: required revision has been compacted");
     member.stop().await;
 }

@@ -64,7 +64,7 @@ impl Port {
         let socket = self.connect().await;
         match &self.connector {
             Some(connector) => connector.connect(socket, "127.0.0.1").await.unwrap(),
-            None => tls::Stream::Plain(socket),
+            None => tls::Stream::Plain(socket.into()),
         }
     }
 

@@ -122,7 +122,7 @@ impl Member {
         };
         let disk = vfs::sim::SimDisk::new();
         let dialler = Dialler::new(Duration::from_secs(2), connector);
-        let options = Options { dialler, snap_dir: disk.dir() };
+        let options = Options { dialler, snap_dir: disk.dir(), metrics: Arc::default() };
         let asked: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity, options, asked, Handle::current());
         let (stop, stopping) = watch::channel(false);

@@ -7,11 +7,12 @@ use axum::routing::get;
 
 use super::*;
 use crate::peer::prober::{Drift, Health, Prober};
+use crate::peer::status::Status;
 
 /// Asks once at these URLs, and returns what is known then.
 async fn probed(member: &Member, urls: &[String]) -> Health {
     let urls = Arc::new(Urls::parse(urls).unwrap());
-    let prober = Prober::new(2, urls, Arc::clone(&member.transport.shared));
+    let prober = Prober::new(2, urls, status(), Arc::clone(&member.transport.shared));
     prober.probe().await;
     prober.health()
 }
@@ -24,6 +25,10 @@ async fn answering(answer: String) -> (String, watch::Sender<bool>) {
     let (stop, stopping) = watch::channel(false);
     tokio::spawn(serve(listener, None, routes, stopping));
     (url, stop)
+}
+
+fn status() -> Arc<Status> {
+    Arc::new(Status::new(2, Arc::default()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -74,7 +79,7 @@ async fn the_next_url_is_asked_after_a_failure() {
     let other = Member::start(2).await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let urls = Urls::parse(&[format!("http://{nobody}"), other.url()]).unwrap();
-    let prober = Prober::new(2, Arc::new(urls), Arc::clone(&member.transport.shared));
+    let prober = Prober::new(2, Arc::new(urls), status(), Arc::clone(&member.transport.shared));
     prober.probe().await;
     assert!(!prober.health().is_well);
     prober.probe().await;

@@ -1,0 +1,211 @@
+//! Whether this member is well: `/health`, and `/livez` and `/readyz` with their checks.
+//!
+//! ```text
+//! /health                    alarms, a leader, a read                  what load balancers of old ask
+//! /livez                     serializable_read                         restart it if this fails
+//! /readyz                    data_corruption, serializable_read,       send it no requests if this fails
+//!                            linearizable_read, non_learner
+//! /livez/NAME, /readyz/NAME  one check
+//! ```
+//!
+//! Upstream: server/etcdserver/api/etcdhttp/health.go (3.5.30). Differs: the lines of `?verbose` have an order.
+
+use axum::http::{Method, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use proto::etcdserverpb::{AlarmType, RangeRequest};
+use serde_json::json;
+
+use super::{error, method_not_allowed, not_found};
+use crate::grpc;
+use crate::request::Core;
+
+/// Something that must hold for the member to be well.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    DataCorruption,
+    SerializableRead,
+    LinearizableRead,
+    NonLearner,
+}
+
+impl Check {
+    fn name(self) -> &'static str {
+        match self {
+            Self::DataCorruption => "data_corruption",
+            Self::SerializableRead => "serializable_read",
+            Self::LinearizableRead => "linearizable_read",
+            Self::NonLearner => "non_learner",
+        }
+    }
+
+    /// Says what is wrong.
+    async fn make(self, core: &Core) -> Result<(), String> {
+        match self {
+            Self::DataCorruption if core.facts.get().alarms.stands(AlarmType::Corrupt) => {
+                Err("alarm activated: CORRUPT".to_owned())
+            }
+            Self::NonLearner if core.board.is_learner() => {
+                Err("not supported for learner".to_owned())
+            }
+            Self::DataCorruption | Self::NonLearner => Ok(()),
+            Self::SerializableRead => read(core),
+            Self::LinearizableRead => {
+                core.linearizable().await.map_err(|refusal| grpc::text_of(&refusal))?;
+                read(core)
+            }
+        }
+    }
+}
+
+/// Reads one key of this member's state.
+fn read(core: &Core) -> Result<(), String> {
+    let request =
+        RangeRequest { key: "\0".into(), limit: 1, keys_only: true, ..RangeRequest::default() };
+    core.store.range(&request).map(drop).map_err(|error| error.to_string())
+}
+
+/// An endpoint with its checks.
+#[derive(Debug, Clone, Copy)]
+struct Endpoint {
+    name: &'static str,
+    checks: &'static [Check],
+}
+
+const ENDPOINTS: [Endpoint; 2] = [
+    Endpoint { name: "livez", checks: &[Check::SerializableRead] },
+    Endpoint {
+        name: "readyz",
+        checks: &[
+            Check::DataCorruption,
+            Check::SerializableRead,
+            Check::LinearizableRead,
+            Check::NonLearner,
+        ],
+    },
+];
+
+/// Answers a path of health; `None` for another path.
+pub(super) async fn answer(
+    core: &Core,
+    method: &Method,
+    path: &str,
+    query: &str,
+) -> Option<Response> {
+    if path == "/health" {
+        return Some(match *method {
+            Method::GET => health(core, query).await,
+            _ => method_not_allowed(),
+        });
+    }
+    let (name, check) = match path.strip_prefix('/')?.split_once('/') {
+        Some((name, check)) => (name, Some(check)),
+        None => (path.strip_prefix('/')?, None),
+    };
+    let endpoint = ENDPOINTS.into_iter().find(|endpoint| endpoint.name == name)?;
+    let checks: Vec<Check> = match check {
+        Some(wanted) => {
+            endpoint.checks.iter().copied().filter(|check| check.name() == wanted).collect()
+        }
+        None => selected(endpoint, query),
+    };
+    Some(if check.is_some() && checks.is_empty() {
+        not_found()
+    } else if method != Method::GET {
+        method_not_allowed()
+    } else {
+        run(core, endpoint, path, &checks, query).await
+    })
+}
+
+/// The endpoint's checks without those that the query excludes.
+fn selected(endpoint: Endpoint, query: &str) -> Vec<Check> {
+    let excluded: Vec<&str> = values(query, "exclude").collect();
+    for name in &excluded {
+        if !endpoint.checks.iter().any(|check| check.name() == *name) {
+            tracing::warn!(check = name, "some health checks cannot be excluded");
+        }
+    }
+    let is_wanted = |check: &Check| !excluded.contains(&check.name());
+    endpoint.checks.iter().copied().filter(is_wanted).collect()
+}
+
+async fn run(
+    core: &Core,
+    endpoint: Endpoint,
+    path: &str,
+    checks: &[Check],
+    query: &str,
+) -> Response {
+    let mut lines = String::new();
+    let mut is_well = true;
+    for check in checks {
+        let name = check.name();
+        let made = check.make(core).await;
+        core.metrics.checks.checked(endpoint.name, name, made.is_ok());
+        match made {
+            Ok(()) => lines.push_str(&format!("[+]{name} ok\n")),
+            Err(what) => {
+                is_well = false;
+                lines.push_str(&format!("[-]{name} failed: {what}\n"));
+            }
+        }
+    }
+    if !is_well {
+        tracing::error!(path, reason = lines, status_code = 503, "Health check error");
+        return error(StatusCode::SERVICE_UNAVAILABLE, &lines);
+    }
+    tracing::debug!(path, reason = lines, status_code = 200, "Health check OK");
+    let is_verbose = query.split('&').any(|pair| pair.split('=').next() == Some("verbose"));
+    let text = if is_verbose { format!("{lines}ok") } else { "ok".to_owned() };
+    // Go sends this one as it sends errors, but for the status.
+    error(StatusCode::OK, &text)
+}
+
+/// The values of a query's key, in order.
+fn values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
+    query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .filter(move |(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+/// What stands in the way of being healthy, in etcd's words; `None` if nothing does.
+async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Option<String> {
+    let alarms = core.facts.get();
+    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
+        let name = kind.as_str_name();
+        if alarms.alarms.stands(kind) && !excluded.contains(&name) {
+            return Some(format!("ALARM {name}"));
+        }
+    }
+    if !is_serializable {
+        if core.board.leader() == raft::NodeId::NONE {
+            return Some("RAFT NO LEADER".to_owned());
+        }
+        if let Err(refusal) = core.linearizable().await {
+            return Some(format!("RANGE ERROR:{}", grpc::text_of(&refusal)));
+        }
+    }
+    read(core).err().map(|error| format!("RANGE ERROR:{error}"))
+}
+
+async fn health(core: &Core, query: &str) -> Response {
+    let excluded: Vec<&str> = values(query, "exclude").collect();
+    let is_serializable = values(query, "serializable").any(|value| value == "true");
+    match ill_health(core, &excluded, is_serializable).await {
+        None => {
+            core.metrics.checks.succeeded.count();
+            tracing::debug!(status_code = 200, "/health OK");
+            let body = json!({ "health": "true", "reason": "" }).to_string();
+            ([(header::CONTENT_TYPE, "text/plain; charset=utf-8")], body).into_response()
+        }
+        Some(reason) => {
+            core.metrics.checks.failed.count();
+            tracing::warn!(reason, "serving /health false");
+            let body = json!({ "health": "false", "reason": reason }).to_string();
+            tracing::warn!(output = body, status_code = 503, "/health error");
+            error(StatusCode::SERVICE_UNAVAILABLE, &body)
+        }
+    }
+}
