@@ -80,8 +80,10 @@ const LAYERS: &[Layer] = &[
         kind: Kind::Shell,
     },
     Layer { name: "client", uses: &["rpc", "tls", "proto"], kind: Kind::Shell },
+    // Stands before a cluster, and knows it as any client does: never the server.
+    Layer { name: "proxy", uses: &["client", "rpc", "tls", "proto"], kind: Kind::Shell },
     // `client` for the registry of v3 discovery, which is another etcd.
-    Layer { name: "etcd", uses: &["server", "client", "tls", "proto"], kind: Kind::Shell },
+    Layer { name: "etcd", uses: &["server", "proxy", "client", "tls", "proto"], kind: Kind::Shell },
     // `rpc` for the catalogue of errors, whose texts it shows.
     Layer { name: "etcdctl", uses: &["client", "rpc", "tls", "proto"], kind: Kind::Shell },
     // Works on files of a member that is down. `machine` for ids and the document of a snapshot file.

@@ -36,6 +36,8 @@ pub struct Options {
     pub keepalive_time: Option<Duration>,
     /// How long a probe may go unanswered.
     pub keepalive_timeout: Duration,
+    /// Whether connections without calls are probed too.
+    pub keepalive_while_idle: bool,
     /// Deadline of each unary call; `None` waits for ever. See [`Client::with_timeout`].
     pub timeout: Option<Duration>,
     /// Largest request that is sent.
@@ -52,6 +54,7 @@ impl Default for Options {
             dial_timeout: Duration::from_secs(2),
             keepalive_time: None,
             keepalive_timeout: Duration::from_secs(6),
+            keepalive_while_idle: false,
             timeout: None,
             request_bytes_max: REQUEST_BYTES_MAX,
             observer: None,
@@ -75,11 +78,14 @@ pub struct Client {
     shared: Arc<Shared>,
     timeout: Option<Duration>,
     require_leader: bool,
+    /// Sent instead of the token of this client's own user.
+    token: Option<MetadataValue<Ascii>>,
 }
 
 #[derive(Debug)]
 struct Shared {
-    endpoints: Vec<Endpoint>,
+    /// Guards the list, which is replaced whole.
+    endpoints: Mutex<Vec<Endpoint>>,
     options: Options,
     transport: Transport,
     /// Guards the token of the last authentication; replaced whole.
@@ -119,11 +125,13 @@ impl Client {
             tls,
             keepalive_time: options.keepalive_time,
             keepalive_timeout: options.keepalive_timeout,
+            keepalive_while_idle: options.keepalive_while_idle,
         };
-        let transport = Transport::start(&endpoints, &dialing);
+        let transport = Transport::start(&endpoints, dialing);
         let timeout = options.timeout;
+        let endpoints = Mutex::new(endpoints);
         let shared = Shared { endpoints, options, transport, token: Mutex::new(None) };
-        Ok(Self { shared: Arc::new(shared), timeout, require_leader: false })
+        Ok(Self { shared: Arc::new(shared), timeout, require_leader: false, token: None })
     }
 
     /// A client for one endpoint with this one's options, timeout and token: maintenance calls speak to a particular member.
@@ -150,9 +158,32 @@ impl Client {
         self
     }
 
+    /// The same client whose calls carry this token, which somebody else was given.
+    #[must_use]
+    pub fn with_token(mut self, token: Option<MetadataValue<Ascii>>) -> Self {
+        self.token = token;
+        self
+    }
+
     /// The endpoints' texts as given.
     pub fn endpoints(&self) -> Vec<String> {
-        self.shared.endpoints.iter().map(|endpoint| endpoint.text.clone()).collect()
+        self.lock_endpoints().iter().map(|endpoint| endpoint.text.clone()).collect()
+    }
+
+    /// Speaks to these endpoints from now on, as do all clones; an empty list changes nothing. Connections stay secured, or not, as
+    /// the first endpoint of all said. Must be called within a tokio runtime.
+    pub fn set_endpoints<S: AsRef<str>>(&self, endpoints: impl IntoIterator<Item = S>) {
+        let endpoints: Vec<Endpoint> =
+            endpoints.into_iter().map(|text| Endpoint::parse(text.as_ref())).collect();
+        if endpoints.is_empty() {
+            return;
+        }
+        self.shared.transport.set_endpoints(&endpoints);
+        *self.lock_endpoints() = endpoints;
+    }
+
+    fn lock_endpoints(&self) -> std::sync::MutexGuard<'_, Vec<Endpoint>> {
+        self.shared.endpoints.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The transport below, for stubs that have no method here.
@@ -182,7 +213,7 @@ impl Client {
         U: Future<Output = std::result::Result<Response<R>, Status>>,
     {
         let deadline = self.timeout.map(|timeout| Instant::now() + timeout);
-        let endpoints = self.shared.endpoints.len();
+        let endpoints = self.lock_endpoints().len();
         let mut attempt = 0;
         loop {
             if attempt > 0
@@ -262,11 +293,11 @@ impl Client {
     }
 
     fn observe(&self, attempt: u32, carrier: &OnceLock<(String, String)>, error: &Error) {
-        if let (Some(observer), Some(first)) =
-            (&self.shared.options.observer, self.shared.endpoints.first())
-        {
+        let Some(observer) = &self.shared.options.observer else { return };
+        let target = self.lock_endpoints().first().map(Endpoint::target);
+        if let Some(target) = target {
             observer(&FailedAttempt {
-                target: &first.target(),
+                target: &target,
                 connection: carrier.get().cloned(),
                 is_secure: self.shared.transport.is_secure(),
                 attempt,
@@ -276,6 +307,9 @@ impl Client {
     }
 
     fn token(&self) -> Option<MetadataValue<Ascii>> {
+        if self.token.is_some() {
+            return self.token.clone();
+        }
         self.shared.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 

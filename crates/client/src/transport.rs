@@ -52,6 +52,8 @@ pub(crate) struct Dialing {
     pub(crate) tls: Option<Connector>,
     pub(crate) keepalive_time: Option<Duration>,
     pub(crate) keepalive_timeout: Duration,
+    /// Whether a connection without calls is probed too.
+    pub(crate) keepalive_while_idle: bool,
 }
 
 /// Addresses of the connection that carried a call: (peer, local).
@@ -65,30 +67,56 @@ pub struct Transport {
 
 impl Transport {
     /// Starts connecting to the endpoints, one task each, which end with the last clone of the transport.
-    pub(crate) fn start(endpoints: &[Endpoint], dialing: &Dialing) -> Self {
-        let slots = endpoints.iter().map(|_| None).collect();
-        let state = Mutex::new(State { slots, next: 0, last_error: None });
+    pub(crate) fn start(endpoints: &[Endpoint], dialing: Dialing) -> Self {
+        let state = Mutex::new(State::default());
         let shared = Arc::new(Shared { state, changed: Notify::new() });
-        let tasks = endpoints
-            .iter()
-            .enumerate()
-            .map(|(index, endpoint)| {
-                let task = keep_connected(shared.clone(), index, endpoint.clone(), dialing.clone());
-                tokio::spawn(task).abort_handle()
-            })
-            .collect();
-        Self { pool: Arc::new(Pool { shared, tasks, is_secure: dialing.tls.is_some() }) }
+        let transport = Self { pool: Arc::new(Pool { shared, dialing }) };
+        transport.set_endpoints(endpoints);
+        transport
+    }
+
+    /// Connects to these endpoints from now on. Those that stay keep their connection; calls on one that is left run to their end.
+    pub(crate) fn set_endpoints(&self, endpoints: &[Endpoint]) {
+        let shared = &self.pool.shared;
+        let mut state = shared.lock();
+        let mut old = std::mem::take(&mut state.slots);
+        for endpoint in endpoints {
+            let slot = match old.iter().position(|slot| slot.endpoint == *endpoint) {
+                Some(index) => old.swap_remove(index),
+                None => {
+                    state.last_id += 1;
+                    let id = state.last_id;
+                    let task = keep_connected(
+                        Arc::clone(shared),
+                        id,
+                        endpoint.clone(),
+                        self.pool.dialing.clone(),
+                    );
+                    let task = tokio::spawn(task).abort_handle();
+                    Slot { id, endpoint: endpoint.clone(), ready: None, task }
+                }
+            };
+            state.slots.push(slot);
+        }
+        // A connection that carries nothing closes when its last handle goes, which ends its task; one that is being made has none.
+        for slot in old.iter().filter(|slot| slot.ready.is_none()) {
+            slot.task.abort();
+        }
     }
 
     /// Whether connections are secured.
     pub(crate) fn is_secure(&self) -> bool {
-        self.pool.is_secure
+        self.pool.dialing.tls.is_some()
     }
 
     /// Why the latest connection attempt failed, in gRPC's words; empty while something is connected.
     pub(crate) fn trouble(&self) -> Option<String> {
         let state = self.pool.shared.lock();
-        if state.slots.iter().any(Option::is_some) { None } else { state.last_error.clone() }
+        if state.slots.iter().any(|slot| slot.ready.is_some()) {
+            None
+        } else {
+            state.last_error.clone()
+        }
     }
 
     fn scheme(&self) -> UriScheme {
@@ -146,14 +174,13 @@ impl tower_service::Service<http::Request<Body>> for Transport {
 /// Ends the connection tasks with the last user.
 struct Pool {
     shared: Arc<Shared>,
-    is_secure: bool,
-    tasks: Vec<AbortHandle>,
+    dialing: Dialing,
 }
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
+        for slot in &self.shared.lock().slots {
+            slot.task.abort();
         }
     }
 }
@@ -165,12 +192,24 @@ struct Shared {
     changed: Notify,
 }
 
+#[derive(Default)]
 struct State {
-    /// One an endpoint; `None` while it is not connected.
-    slots: Vec<Option<Ready>>,
+    /// One an endpoint.
+    slots: Vec<Slot>,
+    /// Ids are never used again: a task whose slot is gone finds none.
+    last_id: u64,
     /// Where the next round-robin pick starts.
     next: usize,
     last_error: Option<String>,
+}
+
+struct Slot {
+    id: u64,
+    endpoint: Endpoint,
+    /// `None` while it is not connected.
+    ready: Option<Ready>,
+    /// Keeps it connected.
+    task: AbortHandle,
 }
 
 #[derive(Clone)]
@@ -204,9 +243,8 @@ impl State {
         let count = self.slots.len();
         for step in 0..count {
             let index = (self.next + step) % count;
-            if let Some(Some(ready)) = self.slots.get(index)
-                && !ready.sender.is_closed()
-            {
+            let ready = self.slots.get(index).and_then(|slot| slot.ready.as_ref());
+            if let Some(ready) = ready.filter(|ready| !ready.sender.is_closed()) {
                 let ready = ready.clone();
                 self.next = (index + 1) % count;
                 return Some(ready);
@@ -216,18 +254,22 @@ impl State {
     }
 }
 
-/// Keeps one endpoint connected for as long as the task lives.
-async fn keep_connected(shared: Arc<Shared>, index: usize, endpoint: Endpoint, dialing: Dialing) {
+/// Keeps one endpoint connected for as long as the task lives and the endpoint has its slot.
+async fn keep_connected(shared: Arc<Shared>, id: u64, endpoint: Endpoint, dialing: Dialing) {
     let mut backoff = BACKOFF_FIRST;
     loop {
         let attempt = tokio::time::timeout(CONNECT_TIMEOUT, dial(&endpoint, &dialing)).await;
         let failure = match attempt {
             Ok(Ok((ready, connection))) => {
                 let since = Instant::now();
-                shared.publish(index, Some(ready));
+                if !shared.publish(id, Some(ready)) {
+                    return;
+                }
                 // Drives the connection until it closes; why it closed reaches the calls that were on it.
                 let _ = connection.await;
-                shared.publish(index, None);
+                if !shared.publish(id, None) {
+                    return;
+                }
                 if since.elapsed() >= BACKOFF_FIRST {
                     backoff = BACKOFF_FIRST;
                     continue;
@@ -245,11 +287,17 @@ async fn keep_connected(shared: Arc<Shared>, index: usize, endpoint: Endpoint, d
 }
 
 impl Shared {
-    fn publish(&self, index: usize, ready: Option<Ready>) {
-        if let Some(slot) = self.lock().slots.get_mut(index) {
-            *slot = ready;
-        }
+    /// Says whether the endpoint has its slot still.
+    fn publish(&self, id: u64, ready: Option<Ready>) -> bool {
+        let is_wanted = match self.lock().slots.iter_mut().find(|slot| slot.id == id) {
+            Some(slot) => {
+                slot.ready = ready;
+                true
+            }
+            None => false,
+        };
         self.changed.notify_waiters();
+        is_wanted
     }
 }
 
@@ -316,6 +364,7 @@ where
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .keep_alive_interval(dialing.keepalive_time.map(|time| time.max(KEEPALIVE_TIME_MIN)))
         .keep_alive_timeout(dialing.keepalive_timeout)
+        .keep_alive_while_idle(dialing.keepalive_while_idle)
         .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| format!("transport: {error}"))

@@ -237,6 +237,26 @@ async fn reads_are_repeated_and_writes_are_not() {
 }
 
 #[tokio::test]
+async fn endpoints_are_replaced_for_all_clones() {
+    let (first, second) = (Fake::default(), Fake::default());
+    let addresses = [first.listen().await, second.listen().await].map(|a| a.to_string());
+    let options = Options { timeout: Some(Duration::from_secs(5)), ..Options::default() };
+    let client = Client::connect([&addresses[0]], options).await.unwrap();
+    let clone = client.clone();
+    client.put("key", "1").await.unwrap();
+    clone.set_endpoints([&addresses[1]]);
+    assert_eq!(client.endpoints(), [addresses[1].as_str()]);
+    client.put("key", "2").await.unwrap();
+    // One that stays, beside one that comes back; none at all is a mistake.
+    client.set_endpoints(&addresses);
+    client.set_endpoints::<&str>([]);
+    client.put("key", "3").await.unwrap();
+    let calls = |fake: &Fake| fake.with(|state| state.calls);
+    assert!(calls(&first) >= 1 && calls(&second) >= 1);
+    assert_eq!(calls(&first) + calls(&second), 3);
+}
+
+#[tokio::test]
 async fn calls_carry_the_metadata_that_servers_look_at() {
     let fake = Fake::default();
     let client = connect(&[fake.listen().await]).await;

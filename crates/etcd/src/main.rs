@@ -1,13 +1,13 @@
 //! `etcd`: one member of a cluster.
 //!
 //! This file turns the outcome of reading the command line into output and an exit code; the member itself is
-//! [`server::Member`].
+//! [`server::Member`]. `etcd gateway` and `etcd grpc-proxy` are programs of their own, with another grammar.
 
 use std::io::Write as _;
 use std::process::ExitCode;
 
 use etcd_program::flags::{self, Notice, Parsed, Stop};
-use etcd_program::{discovery, log};
+use etcd_program::{discovery, gateway, grpc_proxy, log};
 use server::version;
 
 /// Requests are many small allocations, freed on other threads than they were made on.
@@ -22,9 +22,10 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().collect();
     let own_args = args.get(1..).unwrap_or_default();
-    if let Some(program @ ("gateway" | "grpc-proxy")) = own_args.first().map(String::as_str) {
-        say_stderr(&format!("Error: 'etcd {program}' is not there yet in retcd\n"));
-        return ExitCode::from(FAILED);
+    match own_args.first().map(String::as_str) {
+        Some("gateway") => return gateway::run(&args),
+        Some("grpc-proxy") => return grpc_proxy::run(&args),
+        Some(_) | None => {}
     }
     let environment: Vec<(String, String)> = std::env::vars_os()
         .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))

@@ -43,7 +43,7 @@ mod request;
 mod secure;
 pub mod signal;
 mod socket;
-mod systemd;
+pub mod systemd;
 mod told;
 pub mod version;
 mod watching;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::request::Core;
 
 /// Says that the member is ready. Without anybody who asked for it, this is only a line in the log, as with etcd.
-pub(crate) fn ready() {
+pub fn ready() {
     tracing::info!("notifying init daemon");
     match notify(b"READY=1") {
         Ok(()) => tracing::info!("successfully notified init daemon"),

@@ -29,6 +29,7 @@ mod pair;
 mod settings;
 mod socket;
 mod stream;
+mod subject;
 mod verify;
 mod wording;
 
@@ -45,6 +46,7 @@ pub use generated::{Generated, generate};
 pub use settings::{Names, Pair, Settings};
 pub use socket::Socket;
 pub use stream::Stream;
+pub use subject::common_name;
 
 /// How long a handshake may take, from the first byte on or to it.
 pub const HANDSHAKE_LIMIT: Duration = Duration::from_secs(10);

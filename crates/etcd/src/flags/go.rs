@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// The words Go takes for a boolean.
-pub(super) fn boolean(text: &str) -> Option<bool> {
+pub(crate) fn boolean(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
@@ -12,7 +12,7 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
 }
 
 /// An integer with Go's base prefixes: `0x`, `0o`, `0b`, a leading `0` for octal, underscores between digits.
-pub(super) fn integer(text: &str) -> Option<i128> {
+pub(crate) fn integer(text: &str) -> Option<i128> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(rest) => (true, rest),
         None => (false, text.strip_prefix('+').unwrap_or(text)),
@@ -39,7 +39,7 @@ pub(super) fn integer(text: &str) -> Option<i128> {
 
 /// A duration such as `1h2m3.5s` or `100ms`; a bare number is a duration only when it is zero. Negative ones are given back
 /// as `None`, since no flag of etcd takes one.
-pub(super) fn duration(text: &str) -> Option<Duration> {
+pub(crate) fn duration(text: &str) -> Option<Duration> {
     let text = text.strip_prefix('+').unwrap_or(text);
     if text == "0" {
         return Some(Duration::ZERO);

@@ -21,7 +21,7 @@ mod discovery;
 mod env;
 mod file;
 mod gates;
-mod go;
+pub(crate) mod go;
 mod logging;
 mod not_yet;
 mod parse;

@@ -136,6 +136,7 @@ const OUR_CRATES: &[&str] = &[
     "etcd",
     "etcd_program",
     "server",
+    "proxy",
     "bootstrap",
     "replica",
     "machine",

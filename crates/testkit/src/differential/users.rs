@@ -98,9 +98,6 @@ impl Users {
         if self.random.one_in(5) {
             let request = self.auth();
             let who = match request {
-                AuthRequest::Authenticate(_) => Who::Nobody,
-                _ if self.random.one_in(4) => self.who(),
-                _ => Who::User(ROOT),
             };
             return vec![Step { who, request: Request::Auth(request) }];
         }

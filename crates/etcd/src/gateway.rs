@@ -1,0 +1,109 @@
+//! `etcd gateway start`: flags, messages and exit codes of the TCP gateway.
+
+use std::process::ExitCode;
+
+use proxy::gateway::{Gateway, Options, StartError, Target};
+use server::systemd;
+
+use crate::log;
+use crate::pflag::{Command, FAILED, Flag, Kind, Values, say_stderr, say_stdout};
+
+const COMMAND: Command = Command {
+    name: "gateway",
+    subject: "gateway",
+    flags: &[
+        Flag {
+            name: "discovery-srv",
+            kind: Kind::Text,
+            default: "",
+            help: "DNS domain whose SRV records name the endpoints (not served yet)",
+        },
+        Flag {
+            name: "discovery-srv-name",
+            kind: Kind::Text,
+            default: "",
+            help: "suffix of the service's name in SRV records",
+        },
+        Flag {
+            name: "endpoints",
+            kind: Kind::List,
+            default: "127.0.0.1:2379",
+            help: "endpoints of the cluster, with commas",
+        },
+        Flag {
+            name: "insecure-discovery",
+            kind: Kind::Bool,
+            default: "",
+            help: "take endpoints from SRV records without checking their certificates",
+        },
+        Flag {
+            name: "listen-addr",
+            kind: Kind::Text,
+            default: "127.0.0.1:23790",
+            help: "address to accept connections on",
+        },
+        Flag {
+            name: "retry-delay",
+            kind: Kind::Duration,
+            default: "1m0s",
+            help: "how long a failed endpoint is left out before it is dialled again",
+        },
+        Flag {
+            name: "trusted-ca-file",
+            kind: Kind::Text,
+            default: "",
+            help: "authority that endpoints from SRV records are checked with",
+        },
+    ],
+};
+
+/// Runs the command; `args` are the whole command line.
+#[must_use]
+pub fn run(args: &[String]) -> ExitCode {
+    let values = match COMMAND.read(args.get(2..).unwrap_or_default()) {
+        Ok(values) => values,
+        Err(stop) => return stop.carry_out(),
+    };
+    // Nothing is opened, so nothing fails.
+    let _ = log::install(&log::Settings::default());
+    tracing::info!(args = ?args, "Running: ");
+    if let Some(flag) = values.first_given(&["discovery-srv"]) {
+        say_stderr(&format!("--{flag} is not served yet by retcd\n"));
+        return ExitCode::from(FAILED);
+    }
+    let runtime =
+        match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("proxy").build()
+        {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                say_stderr(&format!("{error}\n"));
+                return ExitCode::from(FAILED);
+            }
+        };
+    runtime.block_on(serve(&values))
+}
+
+/// Does not return unless something is wrong.
+async fn serve(values: &Values) -> ExitCode {
+    let started = async {
+        let endpoints = values.list("endpoints");
+        let targets = endpoints.iter().map(|endpoint| Target::parse(endpoint));
+        let options = Options {
+            listen_address: values.text("listen-addr"),
+            targets: targets.collect::<Result<_, _>>()?,
+            retry_delay: values.duration("retry-delay"),
+        };
+        Gateway::bind(options).await
+    };
+    match started.await {
+        Ok(gateway) => {
+            systemd::ready();
+            let error = gateway.run().await;
+            tracing::error!(error = %error, "gateway stopped");
+        }
+        // etcd prints these, and only these, where its output goes.
+        Err(error @ StartError::Listen { .. }) => say_stderr(&format!("{error}\n")),
+        Err(error) => say_stdout(&format!("{error}\n")),
+    }
+    ExitCode::from(FAILED)
+}

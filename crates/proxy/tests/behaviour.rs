@@ -1,0 +1,487 @@
+//! The gRPC proxy and the gateway between clients and a real member.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use client::{Client, Watch, Watcher};
+use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::{
+    CompactionRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    WatchResponse,
+};
+use proto::mvccpb::Event;
+use proxy::gateway::{self, Gateway, Target};
+use proxy::grpc::{GrpcProxy, Options, Registration};
+use tempfile::TempDir;
+use testkit::member::Member;
+use testkit::programs;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+
+/// Longer than anything takes that comes at all.
+const LIMIT: Duration = Duration::from_secs(30);
+
+async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(LIMIT, future).await.unwrap_or_else(|_| panic!("no {what}"))
+}
+
+/// A member, and its folder.
+struct Cluster {
+    member: Member,
+    _folder: TempDir,
+}
+
+impl Cluster {
+    fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let program = programs::ours().unwrap().etcd;
+        let options = testkit::member::Options::new(&program, &folder.path().join("data"));
+        Self { member: Member::start(&options).unwrap(), _folder: folder }
+    }
+
+    async fn client(&self) -> Client {
+        connect(&self.member.endpoint()).await
+    }
+
+    /// Options of a proxy of this cluster.
+    fn options(&self) -> Options {
+        Options {
+            listen_address: "127.0.0.1:0".to_owned(),
+            metrics_address: None,
+            advertised: String::new(),
+            endpoints: vec![self.member.endpoint()],
+            sync_interval: None,
+            registration: None,
+            namespace: String::new(),
+            is_ordered: false,
+            send_bytes_max: 1 << 20,
+            recv_bytes_max: 1 << 30,
+            dial_keepalive_time: None,
+            dial_keepalive_timeout: LIMIT,
+            dial_keepalive_while_idle: false,
+            keepalive_interval: None,
+            keepalive_timeout: LIMIT,
+            max_concurrent_streams: 1000,
+            upstream_tls: None,
+            listen_tls: tls::Settings::default(),
+            auto_tls: None,
+        }
+    }
+
+    async fn proxy(&self) -> Proxy {
+        Proxy::start(self.options()).await
+    }
+}
+
+async fn connect(endpoint: &str) -> Client {
+    let options = client::Options { timeout: Some(LIMIT), ..client::Options::default() };
+    Client::connect([endpoint], options).await.unwrap()
+}
+
+/// A proxy that runs.
+struct Proxy {
+    address: SocketAddr,
+    task: tokio::task::JoinHandle<String>,
+}
+
+impl Proxy {
+    async fn start(options: Options) -> Self {
+        let proxy = GrpcProxy::bind(options).await.unwrap();
+        let address = proxy.address().unwrap();
+        Self { address, task: tokio::spawn(proxy.run()) }
+    }
+
+    async fn client(&self) -> Client {
+        connect(&self.address.to_string()).await
+    }
+
+    /// The status and body of one request of HTTP.
+    async fn http(&self, path: &str) -> (String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("answer", stream.read_to_string(&mut answer)).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.lines().next().unwrap().to_owned(), body.to_owned())
+    }
+
+    async fn metric(&self, name: &str) -> i64 {
+        let (_, body) = self.http("/proxy/metrics").await;
+        let name = format!("etcd_grpc_proxy_{name}_total ");
+        let line = body.lines().find_map(|line| line.strip_prefix(&name));
+        line.unwrap_or_else(|| panic!("no {name}in {body}")).parse().unwrap()
+    }
+
+    async fn wait_for_metric(&self, name: &str, expected: i64) {
+        within(name, async {
+            while self.metric(name).await != expected {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await;
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn next(watch: &mut Watch) -> WatchResponse {
+    within("watch response", watch.next()).await.unwrap().unwrap()
+}
+
+/// A watch of one key, confirmed.
+async fn watch(watcher: &Watcher, key: &'static str, start_revision: i64) -> Watch {
+    let request =
+        WatchCreateRequest { key: key.into(), start_revision, ..WatchCreateRequest::default() };
+    let mut watch = watcher.watch(request).await.unwrap();
+    let created = next(&mut watch).await;
+    assert!(created.created && !created.canceled, "{created:?}");
+    watch
+}
+
+fn seen(events: &[Event]) -> Vec<(Bytes, Bytes)> {
+    let pair = |event: &Event| {
+        let pair = event.kv.clone().unwrap();
+        (pair.key, pair.value)
+    };
+    events.iter().map(pair).collect()
+}
+
+fn pair(key: &'static str, value: &'static str) -> (Bytes, Bytes) {
+    (key.into(), value.into())
+}
+
+fn serializable(key: &'static str) -> RangeRequest {
+    RangeRequest { key: key.into(), serializable: true, ..RangeRequest::default() }
+}
+
+async fn value(client: &Client, request: RangeRequest) -> Bytes {
+    client.range(request).await.unwrap().kvs.first().map(|pair| pair.value.clone()).unwrap()
+}
+
+#[tokio::test]
+async fn watchers_of_one_key_share_one_watch_of_the_cluster() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let client = proxy.client().await;
+    let first_put = client.put("k", "1").await.unwrap().header.unwrap().revision;
+    client.put("k", "2").await.unwrap();
+
+    // Two of the present on a stream, a third on another; one of the past waits for nobody.
+    let (shared, other) = (client.watcher(), client.watcher());
+    let mut present =
+        [watch(&shared, "k", 0).await, watch(&shared, "k", 0).await, watch(&other, "k", 0).await];
+    proxy.wait_for_metric("watchers_coalescing", 2).await;
+    let mut past = watch(&client.watcher(), "k", first_put).await;
+    let mut old = Vec::new();
+    while old.len() < 2 {
+        old.extend(seen(&next(&mut past).await.events));
+    }
+    assert_eq!(old, [pair("k", "1"), pair("k", "2")]);
+
+    client.put("k", "3").await.unwrap();
+    client.put("unwatched", "x").await.unwrap();
+    for watch in present.iter_mut().chain([&mut past]) {
+        assert_eq!(seen(&next(watch).await.events), [pair("k", "3")]);
+    }
+    assert!(proxy.metric("events_coalescing").await >= 2);
+    // It has caught up, and shares from now on. Nobody sees anything twice.
+    proxy.wait_for_metric("watchers_coalescing", 3).await;
+    client.delete("k").await.unwrap();
+    for watch in present.iter_mut().chain([&mut past]) {
+        let response = next(watch).await;
+        assert_eq!(response.events.len(), 1);
+        assert_eq!(response.events[0].r#type, 1);
+    }
+
+    drop((shared, other, present));
+    proxy.wait_for_metric("watchers_coalescing", 0).await;
+    client.put("k", "4").await.unwrap();
+    assert_eq!(seen(&next(&mut past).await.events), [pair("k", "4")]);
+}
+
+#[tokio::test]
+async fn a_watcher_sees_what_it_asked_for_and_no_more() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let client = proxy.client().await;
+    client.put("k", "1").await.unwrap();
+    let (sender, mut stream) = client.watch_stream().await.unwrap();
+    let request = |watch_id, prev_kv, filters: &[i32]| WatchCreateRequest {
+        key: "k".into(),
+        watch_id,
+        prev_kv,
+        filters: filters.to_vec(),
+        ..WatchCreateRequest::default()
+    };
+    sender.create(request(7, true, &[])).await.unwrap();
+    sender.create(request(0, false, &[0])).await.unwrap();
+    sender.create(request(7, false, &[])).await.unwrap();
+    let mut message = async || within("response", stream.message()).await.unwrap().unwrap();
+    let ids = [message().await, message().await].map(|r| (r.watch_id, r.created, r.canceled));
+    assert_eq!(ids, [(7, true, false), (0, true, false)]);
+    let refused = message().await;
+    assert!(refused.created && refused.canceled && !refused.cancel_reason.is_empty());
+
+    client.put("k", "2").await.unwrap();
+    let put = message().await;
+    assert_eq!(put.watch_id, 7);
+    assert_eq!(put.events[0].prev_kv.as_ref().unwrap().value, "1");
+    client.delete("k").await.unwrap();
+    let mut deletions = [message().await, message().await];
+    deletions.sort_by_key(|response| response.watch_id);
+    assert!(deletions[0].watch_id == 0 && deletions[0].events[0].prev_kv.is_none());
+    assert!(deletions[1].watch_id == 7 && deletions[1].events[0].prev_kv.is_some());
+
+    sender.cancel(7).await.unwrap();
+    let canceled = message().await;
+    assert!(canceled.canceled && canceled.watch_id == 7 && canceled.header.is_some());
+    // The other one goes on; ids that are free are given again.
+    sender.create(request(7, false, &[])).await.unwrap();
+    assert_eq!(message().await.watch_id, 7);
+
+    let empty = WatchCreateRequest {
+        key: "k".into(),
+        range_end: "a".into(),
+        ..WatchCreateRequest::default()
+    };
+    sender.create(empty).await.unwrap();
+    assert!(message().await.canceled);
+}
+
+#[tokio::test]
+async fn a_watch_of_a_past_that_is_gone_ends_with_its_revision() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let client = proxy.client().await;
+    let mut revision = 0;
+    for value in ["1", "2", "3"] {
+        revision = client.put("k", value).await.unwrap().header.unwrap().revision;
+    }
+    client.compact(CompactionRequest { revision, physical: true }).await.unwrap();
+    let request =
+        WatchCreateRequest { key: "k".into(), start_revision: 1, ..WatchCreateRequest::default() };
+    let mut watch = client.watch(request).await.unwrap();
+    let mut last = next(&mut watch).await;
+    while !last.canceled {
+        last = next(&mut watch).await;
+    }
+    assert_eq!(last.compact_revision, revision);
+    // The proxy knows it for reads too.
+    let past = RangeRequest { revision: 1, ..serializable("k") };
+    let error = client.range(past).await.unwrap_err();
+    assert_eq!(error.etcd(), Some(rpc::errors::Error::Compacted));
+    assert_eq!(error.code(), client::Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn serializable_reads_are_answered_from_the_cache_until_a_write() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let client = proxy.client().await;
+    client.put("k", "1").await.unwrap();
+    assert_eq!(value(&client, serializable("k")).await, "1");
+    assert_eq!(proxy.metric("cache_misses").await, 1);
+    assert_eq!(proxy.metric("cache_keys").await, 1);
+    // Behind the proxy's back: serializable readers need not see it, linearizable ones do, and tell the others.
+    cluster.client().await.put("k", "2").await.unwrap();
+    assert_eq!(value(&client, serializable("k")).await, "1");
+    assert_eq!(proxy.metric("cache_hits").await, 1);
+    let linearizable = RangeRequest { serializable: false, ..serializable("k") };
+    assert_eq!(value(&client, linearizable).await, "2");
+    assert_eq!(value(&client, serializable("k")).await, "2");
+    // A client sees its own writes, by whichever call.
+    client.put("k", "3").await.unwrap();
+    assert_eq!(proxy.metric("cache_keys").await, 0);
+    assert_eq!(value(&client, serializable("k")).await, "3");
+    let put = PutRequest { key: "k".into(), value: "4".into(), ..PutRequest::default() };
+    let op = RequestOp { request: Some(Op::RequestPut(put)) };
+    client.txn(TxnRequest { success: vec![op], ..TxnRequest::default() }).await.unwrap();
+    assert_eq!(value(&client, serializable("k")).await, "4");
+    client.delete("k").await.unwrap();
+    assert!(client.range(serializable("k")).await.unwrap().kvs.is_empty());
+}
+
+#[tokio::test]
+async fn a_namespace_is_all_that_its_clients_see() {
+    let cluster = Cluster::start();
+    let options = Options { namespace: "ns/".to_owned(), ..cluster.options() };
+    let proxy = Proxy::start(options).await;
+    let (inside, outside) = (proxy.client().await, cluster.client().await);
+    outside.put("a", "outside").await.unwrap();
+    let all = || RangeRequest { key: "\0".into(), range_end: "\0".into(), ..serializable("") };
+    let watch_all = WatchCreateRequest {
+        key: "\0".into(),
+        range_end: "\0".into(),
+        ..WatchCreateRequest::default()
+    };
+    let mut watch = inside.watch(watch_all).await.unwrap();
+    assert!(next(&mut watch).await.created);
+    let lease = inside.lease_grant(60, 0).await.unwrap().id;
+    let put =
+        PutRequest { key: "a".into(), value: "inside".into(), lease, ..PutRequest::default() };
+    inside.put_with(put).await.unwrap();
+    outside.put("z", "outside").await.unwrap();
+    let put = PutRequest { key: "b".into(), prev_kv: true, ..PutRequest::default() };
+    let op = |put| RequestOp { request: Some(Op::RequestPut(put)) };
+    let txn = TxnRequest { success: vec![op(put)], ..TxnRequest::default() };
+    inside.txn(txn).await.unwrap();
+
+    let keys = |response: proto::etcdserverpb::RangeResponse| -> Vec<Bytes> {
+        response.kvs.into_iter().map(|pair| pair.key).collect()
+    };
+    assert_eq!(keys(inside.range(all()).await.unwrap()), ["a", "b"]);
+    assert_eq!(keys(outside.range(all()).await.unwrap()), ["a", "ns/a", "ns/b", "z"]);
+    assert_eq!(seen(&next(&mut watch).await.events), [pair("a", "inside")]);
+    assert_eq!(seen(&next(&mut watch).await.events), [pair("b", "")]);
+    let put = PutRequest { key: "other".into(), lease, ..PutRequest::default() };
+    outside.put_with(put).await.unwrap();
+    assert_eq!(inside.lease_time_to_live(lease, true).await.unwrap().keys, ["a"]);
+}
+
+#[tokio::test]
+async fn leases_and_other_calls_pass_through() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let client = proxy.client().await;
+    let lease = client.lease_grant(60, 0).await.unwrap().id;
+    let renewed = within("renewal", client.lease_keep_alive_once(lease)).await.unwrap();
+    assert_eq!((renewed.id, renewed.ttl), (lease, 60));
+    let mut renewals = client.lease_keep_alive(lease);
+    assert_eq!(within("renewal", renewals.next()).await.unwrap().unwrap().ttl, 60);
+    client.lease_revoke(lease).await.unwrap();
+    let error = within("refusal", client.lease_keep_alive_once(lease)).await.unwrap_err();
+    assert_eq!(error.etcd(), Some(rpc::errors::Error::LeaseNotFound));
+    assert_eq!(client.member_list(true).await.unwrap().members.len(), 1);
+    let too_large = client.put("k", vec![0; 1 << 20]).await.unwrap_err();
+    assert_eq!(too_large.code(), client::Code::ResourceExhausted);
+    assert!(too_large.message().starts_with("trying to send message larger than max"));
+}
+
+#[tokio::test]
+async fn proxies_tell_of_each_other() {
+    let cluster = Cluster::start();
+    let registered = |address: &str| Options {
+        advertised: address.to_owned(),
+        registration: Some(Registration { prefix: "proxies".to_owned(), ttl: 60 }),
+        ..cluster.options()
+    };
+    let _first = Proxy::start(registered("127.0.0.1:1")).await;
+    let second = Proxy::start(registered("127.0.0.1:2")).await;
+    let client = second.client().await;
+    let urls = async || -> Vec<String> {
+        let members = client.member_list(true).await.unwrap().members;
+        assert!(members.iter().all(|member| member.id == 0 && member.peer_urls.is_empty()));
+        members.into_iter().flat_map(|member| member.client_urls).collect()
+    };
+    within("list of both", async {
+        while urls().await != ["127.0.0.1:1", "127.0.0.1:2"] {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let key = RangeRequest { key: "proxies/127.0.0.1:1".into(), ..RangeRequest::default() };
+    let entry = value(&cluster.client().await, key).await;
+    assert!(entry.starts_with(br#"{"Op":0,"Addr":"127.0.0.1:1","Metadata":"{\"name\":"#));
+}
+
+#[tokio::test]
+async fn health_is_told_over_http() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let well = r#"{"health":"true","reason":""}"#;
+    assert_eq!(proxy.http("/health").await, ("HTTP/1.1 200 OK".to_owned(), well.to_owned()));
+    let (status, body) = proxy.http("/proxy/health").await;
+    assert!(status.contains("503") && body.contains("no connection to proxy"), "{status} {body}");
+    assert!(proxy.http("/v3/kv/range").await.0.contains("404"));
+
+    // One that knows its own address asks itself.
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    drop(listener);
+    let options =
+        Options { listen_address: address.clone(), advertised: address, ..cluster.options() };
+    let proxy = Proxy::start(options).await;
+    assert_eq!(proxy.http("/proxy/health").await.1, well);
+    cluster.member.kill().unwrap();
+    let (status, body) = proxy.http("/health").await;
+    assert!(status.contains("503") && body.contains("GET ERROR:"), "{status} {body}");
+}
+
+#[tokio::test]
+async fn clients_are_served_over_tls() {
+    let cluster = Cluster::start();
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { auto_tls: Some((folder.path().join("proxy"), 1)), ..cluster.options() };
+    let proxy = Proxy::start(options).await;
+    let settings = tls::Settings { skip_server_check: true, ..tls::Settings::default() };
+    let options =
+        client::Options { tls: Some(settings), timeout: Some(LIMIT), ..client::Options::default() };
+    let endpoint = format!("https://{}", proxy.address);
+    let client = Client::connect([endpoint], options).await.unwrap();
+    client.put("k", "v").await.unwrap();
+    assert_eq!(value(&cluster.client().await, serializable("k")).await, "v");
+}
+
+/// Accepts one connection after another, and says its name.
+fn greet(listener: TcpListener, name: &'static str) {
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            // A client that is gone did not want to know.
+            let _ = client.write_all(name.as_bytes()).await;
+        }
+    });
+}
+
+#[tokio::test]
+async fn the_gateway_leaves_out_an_endpoint_until_it_is_back() {
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let here = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (gone_at, here_at) = (gone.local_addr().unwrap(), here.local_addr().unwrap());
+    drop(gone);
+    greet(here, "here");
+    let target = |address: SocketAddr| Target::parse(&format!("http://{address}")).unwrap();
+    let gateway = Gateway::bind(gateway::Options {
+        listen_address: "127.0.0.1:0".to_owned(),
+        targets: vec![target(gone_at), target(here_at)],
+        retry_delay: Duration::from_millis(20),
+    })
+    .await
+    .unwrap();
+    let address = gateway.address().unwrap();
+    let running = tokio::spawn(gateway.run());
+    let ask = async || {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let mut answer = String::new();
+        within("answer", stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    for _ in 0..4 {
+        assert_eq!(ask().await, "here");
+    }
+    greet(TcpListener::bind(gone_at).await.unwrap(), "back");
+    within("second endpoint", async { while ask().await != "back" {} }).await;
+    running.abort();
+}
+
+#[tokio::test]
+async fn a_gateway_to_itself_is_refused() {
+    let options = gateway::Options {
+        listen_address: "127.0.0.1:1".to_owned(),
+        targets: vec![Target::parse("localhost:1").unwrap()],
+        retry_delay: LIMIT,
+    };
+    let error = Gateway::bind(options).await.unwrap_err().to_string();
+    assert!(
+        error.contains("should not resolve to the gateway listen addr (127.0.0.1:1)"),
+        "{error}"
+    );
+}
