@@ -97,7 +97,12 @@ impl Users {
         }
         if self.random.one_in(5) {
             let request = self.auth();
-            let who = match request {
+            let who = if matches!(request, AuthRequest::Authenticate(_)) {
+                Who::Nobody
+            } else if self.random.one_in(4) {
+                self.who()
+            } else {
+                Who::User(ROOT)
             };
             return vec![Step { who, request: Request::Auth(request) }];
         }
@@ -122,12 +127,15 @@ impl Users {
     /// Takes over what an answer tells.
     pub(super) fn learn(&mut self, request: &Request, response: &Response) {
         let (Request::Auth(request), Response::Auth(_)) = (request, response) else { return };
-        let (name, password) = match request {
-            AuthRequest::UserAdd(request) => (&request.name, &request.password),
-            AuthRequest::UserChangePassword(request) => (&request.name, &request.password),
-            _ => return,
-        };
-        self.passwords.insert(name.clone(), password.clone());
+        if let AuthRequest::UserAdd(pb::AuthUserAddRequest { name, password, .. })
+        | AuthRequest::UserChangePassword(pb::AuthUserChangePasswordRequest {
+            name,
+            password,
+            ..
+        }) = request
+        {
+            self.passwords.insert(name.clone(), password.clone());
+        }
     }
 
     /// The password that a user should have.
