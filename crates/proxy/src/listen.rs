@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use crate::socket;
 
@@ -120,7 +120,7 @@ pub(crate) fn incoming(listener: TcpListener, tls: Option<Acceptor>) -> Incoming
 }
 
 async fn secured(tls: Option<Acceptor>, socket: TcpStream) -> Option<tls::Stream> {
-    let Some(acceptor) = tls else { return Some(tls::Stream::Plain(socket)) };
+    let Some(acceptor) = tls else { return Some(tls::Stream::Plain(socket.into())) };
     let remote = socket.peer_addr().map(|address| address.to_string()).unwrap_or_default();
     match acceptor.accept(socket).await {
         Ok(stream) => Some(stream),
@@ -150,11 +150,9 @@ impl Stream for Incoming {
 pub(crate) struct Accepted(tls::Stream);
 
 impl Connected for Accepted {
-    type ConnectInfo = TcpConnectInfo;
+    type ConnectInfo = ();
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.0.socket().connect_info()
-    }
+    fn connect_info(&self) {}
 }
 
 impl AsyncRead for Accepted {

@@ -162,7 +162,7 @@ impl Web {
             Scheme::None => self.shared.is_secure,
         };
         let stream = match (is_secure, &self.shared.connector) {
-            (false, _) => tls::Stream::Plain(stream),
+            (false, _) => tls::Stream::Plain(stream.into()),
             (true, Some(connector)) => {
                 let (host, _) = listen::host_and_port(&address).ok_or("no port")?;
                 connector.connect(stream, host).await.map_err(text)?
