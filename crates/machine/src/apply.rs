@@ -99,9 +99,10 @@ impl Machine {
                 user: &header.username,
                 revision: header.auth_revision,
             });
-            applied.outcome = Some(match self.check_rights(caller, op) {
+            let admitted = self.admit(op).and_then(|()| Ok(self.check_rights(caller, op)?));
+            applied.outcome = Some(match admitted {
                 Ok(()) => self.execute(entry, op, caller, applied)?,
-                Err(refused) => Err(refused.into()),
+                Err(refused) => Err(refused),
             });
         }
         Ok(())

@@ -364,7 +364,7 @@ mod tests {
             let request = http::Request::get("/version")
                 .header(header::HOST, host)
                 .header(header::ORIGIN, origin)
-                .extension(ConnectionInfo { is_secure, common_name: None });
+                .extension(ConnectionInfo { is_secure, ..ConnectionInfo::default() });
             let (head, body) = answered(&routes, request, "").await;
             assert_eq!(head.status.as_u16(), status, "{host}");
             let found = head.headers.get(header::ACCESS_CONTROL_ALLOW_ORIGIN);

@@ -2,6 +2,7 @@
 
 use lease::{GrantError, LeaseId, Lessor};
 use mvcc::Changes;
+use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
     AlarmRequest, AlarmType, CompactionRequest, DeleteRangeRequest, LeaseCheckpointRequest,
     LeaseGrantRequest, LeaseGrantResponse, LeaseRevokeRequest, PutRequest, TxnRequest,
@@ -22,9 +23,6 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Outcome, Fatal> {
         let cost = put_cost(request);
-        if let Err(refused) = self.admit(cost) {
-            return Ok(Err(refused));
-        }
         let has_room = self.has_room(cost);
         let mut lessor = lock(&self.lessor);
         let result = self.store.put(&mut self.writer, request, &|id| lessor.contains(LeaseId(id)));
@@ -43,9 +41,6 @@ impl Machine {
         request: &DeleteRangeRequest,
         applied: &mut Applied,
     ) -> Result<Outcome, Fatal> {
-        if let Err(refused) = self.admit(0) {
-            return Ok(Err(refused));
-        }
         let (response, changes) =
             match reply_or_stop(self.store.delete_range(&mut self.writer, request))? {
                 Ok(done) => done,
@@ -61,9 +56,6 @@ impl Machine {
         applied: &mut Applied,
     ) -> Result<Outcome, Fatal> {
         let cost = txn_cost(request, self.options.version);
-        if let Err(refused) = self.admit(cost) {
-            return Ok(Err(refused));
-        }
         let has_room = self.has_room(cost);
         let mut lessor = lock(&self.lessor);
         let result = self.store.txn(&mut self.writer, request, &|id| lessor.contains(LeaseId(id)));
@@ -82,9 +74,6 @@ impl Machine {
         request: &CompactionRequest,
         applied: &mut Applied,
     ) -> Result<Outcome, Fatal> {
-        if let Err(refused) = self.admit(0) {
-            return Ok(Err(refused));
-        }
         match reply_or_stop(self.store.compact(&mut self.writer, request.revision))? {
             Ok(compaction) => {
                 applied.effects.push(Effect::Compact(compaction));
@@ -100,7 +89,6 @@ impl Machine {
         request: &LeaseGrantRequest,
         applied: &mut Applied,
     ) -> Outcome {
-        self.admit(LEASE_COST_BYTES)?;
         let has_room = self.has_room(LEASE_COST_BYTES);
         let granted =
             lock(&self.lessor).grant(LeaseId(request.id), request.ttl, entry.now, &mut self.writer);
@@ -120,7 +108,6 @@ impl Machine {
         request: &LeaseRevokeRequest,
         applied: &mut Applied,
     ) -> Outcome {
-        self.admit(0)?;
         let mut lessor = lock(&self.lessor);
         let keys = lessor
             .revoke(LeaseId(request.id), &mut self.writer)
@@ -153,13 +140,27 @@ impl Machine {
         Ok(self.answer(Response::Done))
     }
 
-    /// Refuses what an alarm forbids: CORRUPT everything here, NOSPACE what costs space.
-    fn admit(&self, cost_bytes: u64) -> Result<(), RequestError> {
-        match self.alarms.restriction() {
-            Restriction::None => Ok(()),
-            Restriction::NoSpace if cost_bytes == 0 => Ok(()),
-            Restriction::NoSpace => Err(RequestError::NoSpace),
+    /// Refuses what an alarm forbids, whoever asks: CORRUPT everything that works on keys and leases, NOSPACE what costs space.
+    pub(super) fn admit(&self, op: &Op) -> Result<(), RequestError> {
+        let restriction = self.alarms.restriction();
+        if restriction == Restriction::None {
+            return Ok(());
+        }
+        let cost_bytes = if let Op::Put(request) = op {
+            put_cost(request)
+        } else if let Op::Txn(request) = op {
+            txn_cost(request, self.options.version)
+        } else if matches!(op, Op::LeaseGrant(_)) {
+            LEASE_COST_BYTES
+        } else if matches!(op, Op::DeleteRange(_) | Op::Compaction(_) | Op::LeaseRevoke(_)) {
+            0
+        } else {
+            return Ok(());
+        };
+        match restriction {
             Restriction::Corrupt => Err(RequestError::Corrupt),
+            Restriction::NoSpace if cost_bytes > 0 => Err(RequestError::NoSpace),
+            Restriction::NoSpace | Restriction::None => Ok(()),
         }
     }
 

@@ -15,6 +15,8 @@ const GATEWAY_KEY: &str = "grpcgateway-accept";
 /// What is known of a connection when it is accepted: an extension of each of its requests.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ConnectionInfo {
+    /// The other side, unless it is on this machine's file system.
+    pub(crate) remote: Option<std::net::SocketAddr>,
     /// It is encrypted.
     pub(crate) is_secure: bool,
     /// The common name in the client's certificate, which was verified.

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::extract::Request;
 use axum::response::Response;
 use tonic::service::Routes;
-use tonic::transport::server::TcpConnectInfo;
 
+use crate::access::ConnectionInfo;
 use crate::request::Core;
 use crate::told::go_duration;
 
@@ -71,8 +71,8 @@ where
             path: request.uri().path_and_query().cloned(),
             remote: request
                 .extensions()
-                .get::<TcpConnectInfo>()
-                .and_then(TcpConnectInfo::remote_addr),
+                .get::<ConnectionInfo>()
+                .and_then(|connection| connection.remote),
             start: Instant::now(),
             limit: self.limit,
         });

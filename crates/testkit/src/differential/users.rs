@@ -11,6 +11,7 @@ use bytes::Bytes;
 use proto::authpb::{Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::alarm_request::AlarmAction;
+use proto::etcdserverpb::request_op::Request as Op;
 
 use super::generate::{Generator, Known};
 use crate::api::{AuthRequest, AuthResponse, Request, Response};
@@ -108,7 +109,7 @@ impl Users {
         }
         if self.random.one_in(20) {
             let request = Request::Watch(self.watch());
-            return vec![Step { who: self.who(), request }];
+            return self.sent_by(vec![request]);
         }
         if self.random.one_in(50) {
             let request = Request::Alarm(self.alarm());
@@ -121,7 +122,7 @@ impl Users {
     fn sent_by(&mut self, requests: Vec<Request>) -> Vec<Step> {
         let who = self.who();
         let seen = requests.into_iter().filter(|r| self.rules == Rules::Present || is_seen(r));
-        seen.map(|request| Step { who, request }).collect()
+        seen.filter(|request| !is_inverted(request)).map(|request| Step { who, request }).collect()
     }
 
     /// Takes over what an answer tells.
@@ -250,6 +251,37 @@ impl Users {
             range_end: Bytes::from_static(range_end),
             ..Default::default()
         }
+    }
+}
+
+/// Whether some range of a request ends at or before its start. It names no key; whether it is allowed depends, in real etcd,
+/// on the shape of the tree in which a user's permissions are kept.
+fn is_inverted(request: &Request) -> bool {
+    let between = |key: &[u8], end: &[u8]| !end.is_empty() && end != b"\0" && end <= key;
+    match request {
+        Request::Range(range) => between(&range.key, &range.range_end),
+        Request::DeleteRange(delete) => between(&delete.key, &delete.range_end),
+        Request::Watch(watch) => between(&watch.key, &watch.range_end),
+        Request::Txn(txn) => {
+            let in_compare = |compare: &pb::Compare| between(&compare.key, &compare.range_end);
+            let in_op = |op: &pb::RequestOp| match &op.request {
+                Some(Op::RequestRange(range)) => between(&range.key, &range.range_end),
+                Some(Op::RequestDeleteRange(delete)) => between(&delete.key, &delete.range_end),
+                Some(Op::RequestTxn(txn)) => is_inverted(&Request::Txn(txn.clone())),
+                Some(Op::RequestPut(_)) | None => false,
+            };
+            txn.compare.iter().any(in_compare) || txn.success.iter().chain(&txn.failure).any(in_op)
+        }
+        Request::Put(_)
+        | Request::Compact(_)
+        | Request::LeaseGrant(_)
+        | Request::LeaseRevoke(_)
+        | Request::LeaseKeepAlive(_)
+        | Request::LeaseTimeToLive(_)
+        | Request::LeaseLeases(_)
+        | Request::HashKv(_)
+        | Request::Alarm(_)
+        | Request::Auth(_) => false,
     }
 }
 
