@@ -1,6 +1,7 @@
 //! The parts of the `etcd` program: flags, log lines, and finding the other members. The program itself is `main.rs`, the
 //! member is [`server::Member`]. [`gateway`] and [`grpc_proxy`] are the programs inside it.
 
+pub mod descriptors;
 pub mod discovery;
 pub mod flags;
 pub mod fuzz;

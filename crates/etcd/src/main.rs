@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use etcd_program::flags::{self, Notice, Parsed, Stop};
-use etcd_program::{discovery, gateway, grpc_proxy, log};
+use etcd_program::{descriptors, discovery, gateway, grpc_proxy, log};
 use server::version;
 
 /// Requests are many small allocations, freed on other threads than they were made on.
@@ -20,6 +20,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    descriptors::raise_limit();
     let args: Vec<String> = std::env::args().collect();
     let own_args = args.get(1..).unwrap_or_default();
     match own_args.first().map(String::as_str) {
@@ -76,7 +77,8 @@ fn refuse(args: &[String], stop: &Stop) -> ExitCode {
     ExitCode::from(FAILED)
 }
 
-fn run(args: &[String], parsed: Parsed) -> ExitCode {
+fn run(args: &[String], mut parsed: Parsed) -> ExitCode {
+    parsed.config.command_line = without_secrets(args);
     if let Err(why) = log::install(&parsed.log) {
         install(&log::Settings::default());
         log_arguments(args);
@@ -153,6 +155,7 @@ fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
 fn look_at_data_dir(data_dir: &std::path::Path) -> anyhow::Result<()> {
     // One that is not there, or cannot be read, is the start's business.
     let Ok(entries) = std::fs::read_dir(data_dir) else { return Ok(()) };
+    warn_of_permissions(data_dir);
     let data_dir = data_dir.display().to_string();
     for entry in entries.filter_map(Result::ok) {
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -175,16 +178,35 @@ fn look_at_data_dir(data_dir: &std::path::Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A directory that others may look into is served all the same, as etcd does.
+fn warn_of_permissions(data_dir: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt as _;
+    const PRIVATE: u32 = 0o700;
+    let Ok(found) = std::fs::metadata(data_dir) else { return };
+    let mode = found.permissions().mode() & 0o777;
+    if mode != PRIVATE {
+        let error = format!(
+            "directory {:?} exist, but the permission is \"{mode:o}\". The recommended permission is \"{PRIVATE:o}\" to prevent \
+             possible unprivileged access to the data",
+            data_dir.display().to_string()
+        );
+        tracing::warn!(error, "check file permission");
+    }
+}
+
 fn install(settings: &log::Settings) {
     // To stderr this cannot fail.
     let _ = log::install(settings);
 }
 
-/// The command line, without what is secret.
 fn log_arguments(args: &[String]) {
+    tracing::info!(args = ?without_secrets(args), "Running: ");
+}
+
+/// The command line as it may be shown.
+fn without_secrets(args: &[String]) -> Vec<String> {
     let mut is_secret = false;
-    let shown: Vec<String> = args
-        .iter()
+    args.iter()
         .map(|arg| {
             let was_secret = std::mem::take(&mut is_secret);
             let bare = arg.trim_start_matches('-');
@@ -200,8 +222,7 @@ fn log_arguments(args: &[String]) {
                 }
             }
         })
-        .collect();
-    tracing::info!(args = ?shown, "Running: ");
+        .collect()
 }
 
 /// What etcd tells after the command line.

@@ -247,3 +247,24 @@ fn what_cannot_be_served_ends_with_etcds_codes() {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "{args:?} leaves nothing");
     }
 }
+
+/// CVE-2020-15113 (GHSA-chh6-ppwq-jh92): what is made is its owner's alone, and a directory that was there before, open to others,
+/// is told of.
+#[test]
+fn cve_2020_15113_others_do_not_look_into_the_data() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let mut fresh = member(dir.path(), "fresh", &[]);
+    fresh.line("ready to serve client requests");
+    for path in ["fresh", "fresh/member", "fresh/member/wal", "fresh/member/snap"] {
+        let mode = std::fs::metadata(dir.path().join(path)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{path}");
+    }
+    assert!(!fresh.seen.iter().any(|line| line["msg"] == "check file permission"));
+    let open = dir.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let mut warned = member(dir.path(), "open", &[]);
+    let warning = warned.line("check file permission");
+    assert!(warning["error"].as_str().unwrap().contains("\"755\""), "{warning}");
+}

@@ -53,4 +53,11 @@ pub use self::bootstrap::StartError;
 pub use config::Config;
 pub use driver::Failure;
 pub use member::{Member, RunError};
-pub use peer::fuzz;
+
+/// Bodies of the fuzz targets of the peer port and the gateway.
+pub mod fuzz {
+    pub use crate::gateway::fuzz::gateway_requests;
+    pub use crate::peer::fuzz::{
+        peer_answers, peer_append_stream, peer_message_stream, peer_posted, peer_requests,
+    };
+}

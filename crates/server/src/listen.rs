@@ -10,6 +10,7 @@
 //!
 //! Upstream: server/embed/serve.go, client/pkg/transport/unix_listener.go (3.5.30).
 
+use std::future::Future as _;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,6 +22,7 @@ use tls::{Acceptor, Socket};
 use tokio::net::{TcpListener, UnixListener, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
 use tonic::service::Routes;
 
@@ -161,6 +163,9 @@ const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Window of one connection.
 const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 
+/// After an `accept` that failed: most often there are too many open files, and trying at once would only burn time.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
 /// Binds all URLs, those of one address together.
 pub(crate) async fn bind(urls: &[Url]) -> Result<Vec<Listener>, StartError> {
     let mut listeners: Vec<Listener> = Vec::new();
@@ -238,7 +243,7 @@ pub(crate) async fn serve(
     };
     let is_mixed = listener.security == Security::Mixed;
     let (door, tls) = listener.into_parts(tls);
-    let incoming = Incoming { door, tls, is_mixed, handshakes: JoinSet::new() };
+    let incoming = Incoming { door, tls, is_mixed, handshakes: JoinSet::new(), pause: None };
     let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped).await;
     if let Err(error) = served {
         tracing::error!(address, error = %error, "listener failed");
@@ -253,16 +258,33 @@ struct Incoming {
     is_mixed: bool,
     /// Those that are being secured; `None` came of one that failed.
     handshakes: JoinSet<Option<tls::Stream>>,
+    /// Until when nobody is let in.
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Incoming {
+    /// Waits until connections are taken in again, if the last one could not be.
+    fn poll_pause(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(pause) = &mut self.pause {
+            ready!(pause.as_mut().poll(context));
+            self.pause = None;
+        }
+        Poll::Ready(())
+    }
 }
 
 impl Stream for Incoming {
     type Item = io::Result<Gathered<tls::Stream>>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
+        while self.poll_pause(context).is_ready() {
             let socket = match self.door.poll_accept(context) {
                 Poll::Ready(Ok(socket)) => socket,
-                Poll::Ready(Err(error)) => return Poll::Ready(Some(Err(error))),
+                Poll::Ready(Err(error)) => {
+                    tracing::warn!(error = %error, "failed to accept a connection of a client");
+                    self.pause = Some(Box::pin(sleep(ACCEPT_PAUSE)));
+                    continue;
+                }
                 Poll::Pending => break,
             };
             socket::set_up_any(&socket);

@@ -1,4 +1,4 @@
-//! Replays the corpora of the peer port's fuzz targets on stable, and throws random bytes and changed seeds at the same functions.
+//! Replays the corpora of the fuzz targets of the peer port and the gateway on stable, and throws random bytes and changed seeds at the same functions.
 #![allow(clippy::unwrap_used, reason = "in a test a failed step is the failure")]
 
 use std::path::Path;
@@ -9,12 +9,13 @@ use server::fuzz;
 
 type Target = fn(&[u8]);
 
-const TARGETS: [(&str, Target); 5] = [
+const TARGETS: [(&str, Target); 6] = [
     ("peer_message_stream", fuzz::peer_message_stream),
     ("peer_append_stream", fuzz::peer_append_stream),
     ("peer_posted", fuzz::peer_posted),
     ("peer_requests", fuzz::peer_requests),
     ("peer_answers", fuzz::peer_answers),
+    ("gateway_requests", fuzz::gateway_requests),
 ];
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {

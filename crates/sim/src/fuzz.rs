@@ -44,7 +44,7 @@ pub mod kind {
     pub const LEASE_REVOKE: u8 = 6;
     /// An alarm, raised or cleared.
     pub const ALARM: u8 = 7;
-    /// The bytes of a normal entry, whatever they are.
+    /// The bytes of a normal entry, whatever they are: any request that goes through the log, those about users among them.
     pub const ENTRY: u8 = 8;
     /// The bytes of a conf change.
     pub const CONF_CHANGE: u8 = 9;
@@ -221,12 +221,13 @@ fn open(disk: &SimDisk) -> Option<Machine> {
     }
 }
 
-/// What clients can see of a machine: the revision, the keys, the leases and what hangs on them.
+/// What clients can see of a machine: the revision, the keys, the leases and what hangs on them, users and their rights.
 #[derive(Debug, PartialEq)]
 struct Look {
     revision: i64,
     keys: Option<RangeResponse>,
     leases: Vec<(i64, Vec<Bytes>)>,
+    auth: String,
 }
 
 fn look(machine: &Machine) -> Look {
@@ -250,5 +251,6 @@ fn look(machine: &Machine) -> Look {
         revision: machine.revision(),
         keys: keys.and_then(|range| range.into_response().ok()),
         leases,
+        auth: format!("{:?}", machine.auth()),
     }
 }

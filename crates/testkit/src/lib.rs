@@ -7,6 +7,8 @@
 //! - [`api`] speaks to a server directly;
 //! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
 //! - [`crash`] kills a member under load, again and again, and checks that nothing acknowledged is lost;
+//! - [`attack`] holds hostile connections to a member, while a well-behaved client goes on;
+//! - [`canary`] gives a member secrets, and looks for them where they do not belong;
 //! - [`fixtures`] serves directories that real etcd wrote;
 //! - [`conformance`] runs etcd's own tests, built by whoever has them;
 //! - [`state`] reads all that a server shows.
@@ -15,6 +17,8 @@
 //! has the commands.
 
 pub mod api;
+pub mod attack;
+pub mod canary;
 pub mod cli;
 pub mod cluster;
 pub mod conformance;

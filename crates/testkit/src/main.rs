@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, reason = "a command line program reports on standard output")]
 
+mod attack_command;
 mod cluster_command;
 mod conformance_command;
 
@@ -13,7 +14,7 @@ use clap::{Parser, Subcommand};
 use testkit::cluster::Kind;
 use testkit::differential::{self, Rules, Stop};
 use testkit::programs::Programs;
-use testkit::{cli, crash, embed, fixtures, programs, random};
+use testkit::{canary, cli, crash, embed, fixtures, programs, random};
 
 /// Runs our programs beside real etcd.
 #[derive(Debug, Parser)]
@@ -54,6 +55,10 @@ enum Command {
     },
     /// Kills the subject under load, again and again, and checks that nothing acknowledged is lost.
     Crash(CrashArguments),
+    /// Attacks a member of the subject with hostile connections, while a well-behaved client goes on.
+    Attack(attack_command::Arguments),
+    /// Gives a member secrets, and looks for them where they do not belong.
+    Canary,
     /// Runs clusters of real processes: mixed programs, faults, checked load.
     Cluster(cluster_command::Arguments),
     /// Runs etcd's own tests, as somebody has built them, against the subject, and prints the table.
@@ -260,6 +265,14 @@ fn run(arguments: &Arguments) -> Result<()> {
             println!("served like real etcd: {}", report.passed.join(", "));
         }
         Command::Crash(arguments) => arguments.run(&subject()?)?,
+        Command::Attack(arguments) => {
+            runtime()?.block_on(attack_command::run(arguments, &subject()?))?;
+        }
+        Command::Canary => {
+            for tokens in canary::Tokens::ALL {
+                println!("{}", runtime()?.block_on(canary::run(&subject()?, tokens))?);
+            }
+        }
         Command::Cluster(arguments) => cluster_command::run(arguments, &runtime()?)?,
         Command::Conformance(arguments) => conformance_command::run(arguments, &subject()?)?,
         Command::Cli { filter, clients, show } => {

@@ -272,6 +272,8 @@ pub(super) fn build(
         unsafe_no_fsync: get.boolean("unsafe-no-fsync")?,
         socket_reuse_port: get.boolean("socket-reuse-port")?,
         feature_gates: gates.summary(),
+        // The program's business: flags are only a part of it.
+        command_line: Vec::new(),
         name,
     };
     if progress < WATCH_PROGRESS_MIN {

@@ -420,3 +420,18 @@ fn retention_means_hours_a_duration_or_revisions() {
         assert_eq!(run(args).unwrap().config.auto_compaction, want, "{args:?}");
     }
 }
+
+/// GHSA-pm3m-32r3-7mfh (TOB-011): a compaction in the future made etcd turn for ever.
+#[test]
+fn ghsa_pm3m_32r3_7mfh_negative_retention_compacts_nothing() {
+    let off = run(&["--auto-compaction-mode=revision", "--auto-compaction-retention=-1"]).unwrap();
+    assert_eq!(off.config.auto_compaction, server::config::AutoCompaction::Off);
+    for args in [
+        &["--auto-compaction-retention=-1"][..],
+        &["--auto-compaction-retention=-1h"],
+        &["--auto-compaction-mode=revision", "--auto-compaction-retention=99999999999999999999"],
+    ] {
+        let why = refused(args);
+        assert!(why.contains("CompactionRetention"), "{args:?}: {why}");
+    }
+}

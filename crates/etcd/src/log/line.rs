@@ -17,7 +17,7 @@ pub(super) struct Line {
     pub(super) level: &'static str,
     logger: Option<String>,
     pub(super) caller: String,
-    message: String,
+    pub(super) message: String,
     fields: Vec<(String, Value)>,
 }
 

@@ -2,7 +2,8 @@
 //! or the same between tabs (`--log-format=console`).
 //!
 //! `tracing` events come from everywhere; this layer writes them. A line is built whole and written with one call, so that
-//! lines of different threads never mix. `line` makes a line of an event, `output` writes it, `rotate` keeps files small.
+//! lines of different threads never mix. `line` makes a line of an event, `sample` thins floods of equal ones, `output` writes
+//! it, `rotate` keeps files small.
 //!
 //! Lines before [`install`] has been called are lost; the program calls it first of all that logs. What cannot be written
 //! has nobody to tell, and stops nothing.
@@ -11,6 +12,7 @@ mod journal;
 mod line;
 mod output;
 mod rotate;
+mod sample;
 
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -125,7 +127,8 @@ pub fn install(settings: &Settings) -> Result<(), String> {
         *meta.level() <= level
             && OUR_CRATES.contains(&meta.target().split("::").next().unwrap_or_default())
     });
-    let lines = Lines { format: settings.format, sinks: Mutex::new(sinks) };
+    let sampler = sample::Sampler::new();
+    let lines = Lines { format: settings.format, sampler, sinks: Mutex::new(sinks) };
     // A second installation (there is none in the program) keeps the first.
     let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
     Ok(())
@@ -152,6 +155,7 @@ const OUR_CRATES: &[&str] = &[
 
 struct Lines {
     format: Format,
+    sampler: sample::Sampler,
     /// Guards the order of lines; held while one is written.
     sinks: Mutex<Vec<output::Sink>>,
 }
@@ -160,6 +164,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lines {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let now = SystemTime::now();
         let line = line::Line::of(event);
+        if !self.sampler.lets_pass(line.level, &line.message, now) {
+            return;
+        }
         let text = line.text(self.format, now);
         for sink in self.sinks.lock().unwrap_or_else(PoisonError::into_inner).iter_mut() {
             sink.write(&line, &text, now);

@@ -170,6 +170,8 @@ pub struct Config {
     pub socket_reuse_port: bool,
     /// The features that are on, for the log: `A=true,B=false`.
     pub feature_gates: String,
+    /// The command line as it may be shown to whoever asks: without passwords.
+    pub command_line: Vec<String>,
 }
 
 impl Config {

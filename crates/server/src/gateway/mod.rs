@@ -20,6 +20,7 @@
 
 mod codec;
 mod errors;
+pub(crate) mod fuzz;
 mod headers;
 mod messages;
 mod requests;
@@ -37,15 +38,15 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tonic::client::Grpc;
 use tonic::service::Routes;
-use tonic::{Code, Status};
+use tonic::{Code, Status, Streaming};
 
 use codec::EncodedMessages;
-use requests::Requests;
+use requests::{Requests, Rest};
 use responses::Lines;
 use routes::Call;
 
@@ -64,6 +65,13 @@ pub(crate) struct Gateway {
     value_bytes_max: usize,
     /// Calls that may be under way.
     vacancies: Arc<Semaphore>,
+}
+
+/// A stream that has been answered once, or has failed, or ended.
+struct Opened {
+    first: Result<Option<Bytes>, Status>,
+    answers: Streaming<Bytes>,
+    vacancy: OwnedSemaphorePermit,
 }
 
 impl Gateway {
@@ -101,15 +109,20 @@ impl Gateway {
         body: Body,
     ) -> Result<Response, Status> {
         let deadline = headers::deadline(headers)?;
-        let requests = Requests::new(body, call.request.clone(), self.value_bytes_max);
-        until(deadline, async {
-            if call.streams_answers {
-                self.forward_stream(call, headers, requests, deadline).await
-            } else {
-                self.forward_one(call, headers, requests).await
+        let (requests, mut rest) = Requests::new(body, call.request.clone(), self.value_bytes_max);
+        if call.streams_answers {
+            let opened = until(deadline, self.open(call, headers, requests));
+            let opened = tokio::select! {
+                opened = opened => opened?,
+                never = &mut rest => match never {},
+            };
+            Ok(Self::stream(call, opened, deadline, rest))
+        } else {
+            tokio::select! {
+                answered = until(deadline, self.forward_one(call, headers, requests)) => answered,
+                never = rest => match never {},
             }
-        })
-        .await
+        }
     }
 
     async fn forward_one(
@@ -125,13 +138,14 @@ impl Gateway {
         Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], json).into_response())
     }
 
-    async fn forward_stream(
+    /// Begins a stream, and waits for its first answer. The status line waits for it too: an error that comes instead of it has
+    /// a status of its own.
+    async fn open(
         &self,
         call: &Call,
         headers: &HeaderMap,
         requests: Requests,
-        deadline: Option<Instant>,
-    ) -> Result<Response, Status> {
+    ) -> Result<Opened, Status> {
         let (mut client, path) = (self.client(), call.grpc_path.clone());
         let (vacancy, answers) = if call.streams_requests {
             let vacancy = Arc::clone(&self.vacancies).acquire_owned().await.map_err(|_| gone())?;
@@ -144,15 +158,21 @@ impl Gateway {
             (vacancy, client.server_streaming(request, path, EncodedMessages).await?)
         };
         let mut answers = answers.into_inner();
-        // The status line waits for the first answer: an error that comes instead of it has a status of its own.
-        match answers.message().await {
+        let first = answers.message().await;
+        Ok(Opened { first, answers, vacancy })
+    }
+
+    fn stream(call: &Call, opened: Opened, deadline: Option<Instant>, rest: Rest) -> Response {
+        let Opened { first, answers, vacancy } = opened;
+        match first {
             Ok(Some(first)) => {
-                let lines = Lines::new(first, answers, call.response.clone(), deadline, vacancy);
-                Ok(([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines))
-                    .into_response())
+                let lines =
+                    Lines::new(first, answers, call.response.clone(), deadline, vacancy, rest);
+                ([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines))
+                    .into_response()
             }
-            Ok(None) => Ok(StatusCode::OK.into_response()),
-            Err(status) => Ok(errors::stream_response(&status)),
+            Ok(None) => StatusCode::OK.into_response(),
+            Err(status) => errors::stream_response(&status),
         }
     }
 

@@ -1,16 +1,25 @@
 //! From an HTTP body to the messages in it, as they arrive.
+//!
+//! A connection's end is seen by reading only. So what is left of a body when its messages are not wanted any more goes to
+//! [`Rest`], to be read and thrown away while the call is under way: otherwise a client that left in the middle of a body would leave
+//! its call, and its descriptor, behind.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use prost_reflect::MessageDescriptor;
-use tokio_stream::Stream;
+use tokio::sync::oneshot;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
 use super::messages;
 use super::scan::{Progress, Scanner};
+
+/// Reads what is left of a body, once it is left, for as long as it is polled. It never ends.
+pub(super) type Rest = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 
 /// The encoded messages of a body's JSON values. Ends at the first error.
 #[derive(Debug)]
@@ -24,11 +33,18 @@ pub(super) struct Requests {
     scanned_bytes: usize,
     scanner: Scanner,
     is_over: bool,
+    /// Where the rest of the body goes, until it has gone there.
+    rest: Option<oneshot::Sender<BodyDataStream>>,
 }
 
 impl Requests {
-    pub(super) fn new(body: Body, descriptor: MessageDescriptor, value_bytes_max: usize) -> Self {
-        Self {
+    pub(super) fn new(
+        body: Body,
+        descriptor: MessageDescriptor,
+        value_bytes_max: usize,
+    ) -> (Self, Rest) {
+        let (rest, left) = oneshot::channel::<BodyDataStream>();
+        let requests = Self {
             body: body.into_data_stream(),
             descriptor,
             value_bytes_max,
@@ -36,6 +52,23 @@ impl Requests {
             scanned_bytes: 0,
             scanner: Scanner::new(),
             is_over: false,
+            rest: Some(rest),
+        };
+        let rest = Box::pin(async move {
+            if let Ok(mut body) = left.await {
+                while let Some(Ok(_)) = body.next().await {}
+            }
+            std::future::pending().await
+        });
+        (requests, rest)
+    }
+
+    /// Leaves the rest of the body.
+    fn leave(&mut self) {
+        if let Some(rest) = self.rest.take() {
+            let body = std::mem::replace(&mut self.body, Body::empty().into_data_stream());
+            // Nobody waits for it any more: the call has ended.
+            let _ = rest.send(body);
         }
     }
 
@@ -104,6 +137,15 @@ impl Stream for Requests {
         }
         let next = ready!(self.next_message(context)).transpose();
         self.is_over = !matches!(next, Some(Ok(_)));
+        if self.is_over {
+            self.leave();
+        }
         Poll::Ready(next)
+    }
+}
+
+impl Drop for Requests {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

@@ -12,10 +12,10 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
+use super::requests::Rest;
 use super::{errors, messages, too_late};
 
 /// A line for each answer: `{"result":...}`, and `{"error":...}` as the last one when the stream fails.
-#[derive(Debug)]
 pub(super) struct Lines {
     /// The first answer, which was waited for.
     first: Option<Bytes>,
@@ -23,6 +23,8 @@ pub(super) struct Lines {
     answers: Option<Streaming<Bytes>>,
     descriptor: MessageDescriptor,
     deadline: Option<Pin<Box<Sleep>>>,
+    /// Of the request's body, so that the client's leaving is seen.
+    rest: Rest,
     /// The stream's place among those that may be under way.
     _vacancy: OwnedSemaphorePermit,
 }
@@ -35,12 +37,14 @@ impl Lines {
         descriptor: MessageDescriptor,
         deadline: Option<Instant>,
         vacancy: OwnedSemaphorePermit,
+        rest: Rest,
     ) -> Self {
         Self {
             first: Some(first),
             answers: Some(answers),
             descriptor,
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
+            rest,
             _vacancy: vacancy,
         }
     }
@@ -63,6 +67,8 @@ impl Lines {
         {
             return Poll::Ready(Some(Err(too_late())));
         }
+        // It is never ready.
+        let Poll::Pending = self.rest.as_mut().poll(context);
         let answer = ready!(Pin::new(answers).poll_next(context));
         Poll::Ready(answer.map(|answer| self.line(answer?)))
     }

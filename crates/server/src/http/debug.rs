@@ -11,7 +11,7 @@ use crate::request::Core;
 /// The variables, in order of their names.
 pub(super) async fn vars(core: &Core) -> Response {
     let variables = [
-        ("cmdline", json!(std::env::args().collect::<Vec<_>>())),
+        ("cmdline", json!(core.config.command_line)),
         ("file_descriptor_limit", json!(file_limit())),
         ("memstats", json!({ "Sys": resident_bytes() })),
         ("raft.status", raft_status(core).await),

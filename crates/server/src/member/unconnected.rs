@@ -77,6 +77,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         enable_grpc_gateway: true,
         metrics_extensive: false,
         enable_pprof: false,
+        command_line: Vec::new(),
         keepalive_min_time: Duration::from_secs(5),
         warning_apply_duration: Duration::from_millis(100),
         warning_unary_request_duration: Duration::from_millis(300),

@@ -34,7 +34,7 @@ mod channels;
 mod client;
 mod codec;
 mod dial;
-pub mod fuzz;
+pub(crate) mod fuzz;
 mod headers;
 mod incoming;
 mod outgoing;
