@@ -1,7 +1,7 @@
 //! etcd's own tests against our programs.
 //!
 //! Whoever wants to run them builds them from etcd's repository: a *suite* is a checkout at the tag of the version to be
-//! stood for, with the test programs and the Go tools in its `bin` folder ([`suite`] has the names). Nothing of it is
+//! stood for, with the test programs and the Go tools in its `bin` folder (`suite` has the names). Nothing of it is
 //! part of this project, and a suite is only read: each test runs in a folder of its own that points into it.
 //!
 //! ```text
