@@ -39,7 +39,10 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(Stop::Version) => {
-            say_stdout(&version::banner());
+            // Who asks wants to know what a new cluster would be.
+            let chosen = environment.iter().find(|(name, _)| name == "ETCD_EMULATED_VERSION");
+            let chosen = chosen.and_then(|(_, text)| version::parse_emulated(text).ok());
+            say_stdout(&version::banner(chosen.unwrap_or(version::NEW_CLUSTER)));
             ExitCode::SUCCESS
         }
         Err(Stop::Usage(why)) => {

@@ -636,15 +636,21 @@ fn rights_are_checked_when_an_entry_is_applied() {
     assert_eq!(outcome("root", now, revoke(9)), Ok(()));
 }
 
-/// etcd's PR 22386: there an alarm takes the checks away.
+/// etcd's PR 22386: there an alarm takes the checks away. What an alarm itself refuses, it refuses whoever asks.
 #[test]
 fn alarms_do_not_take_rights_checks_away() {
     let mut fixture = guarded();
     let now = fixture.machine.auth().revision();
-    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
+    let denied = RequestError::Auth(auth::Error::PermissionDenied);
+    for (kind, for_delete, for_put) in [
+        (AlarmType::Nospace, denied, RequestError::NoSpace),
+        (AlarmType::Corrupt, RequestError::Corrupt, RequestError::Corrupt),
+    ] {
         fixture.ok(alarm(AlarmAction::Activate, MEMBER, kind));
         let outcome = fixture.apply(request_of("u1", now, delete("z"))).outcome.unwrap();
-        assert_eq!(outcome, Err(RequestError::Auth(auth::Error::PermissionDenied)));
+        assert_eq!(outcome, Err(for_delete));
+        let outcome = fixture.apply(request_of("u1", now, put("z", "v"))).outcome.unwrap();
+        assert_eq!(outcome, Err(for_put));
         let list = Op::AuthUserList(Default::default());
         let outcome = fixture.apply(request_of("u1", now, list)).outcome.unwrap();
         assert_eq!(outcome, Err(RequestError::Auth(auth::Error::PermissionDenied)));

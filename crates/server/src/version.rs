@@ -24,11 +24,12 @@ pub fn parse_emulated(text: &str) -> Result<Version, String> {
 /// This program's own version.
 pub const OWN: &str = env!("CARGO_PKG_VERSION");
 
-/// What `etcd --version` prints: the four lines of etcd, which scripts read, then our own.
+/// What `etcd --version` prints of a program that would stand for `emulated` in a new cluster: the four lines of etcd, which
+/// scripts read, then our own.
 #[must_use]
-pub fn banner() -> String {
+pub fn banner(emulated: Version) -> String {
     format!(
-        "etcd Version: {NEW_CLUSTER}\nGit SHA: retcd-{OWN}\nGo Version: none (retcd is written in Rust)\nGo OS/Arch: {}/{}\nretcd Version: {OWN}\n",
+        "etcd Version: {emulated}\nGit SHA: retcd-{OWN}\nGo Version: none (retcd is written in Rust)\nGo OS/Arch: {}/{}\nretcd Version: {OWN}\n",
         std::env::consts::OS,
         go_arch(),
     )
