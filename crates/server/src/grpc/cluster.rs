@@ -127,10 +127,17 @@ impl Cluster for Service {
         limits::admit(&self.core)?;
         self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let id = request.get_ref().id;
-        let members = if self.core.board.is_leader() {
-            promote(&self.core, id).await?
-        } else {
-            crate::forward::promote(&self.core, id).await?
+        // Leadership may go elsewhere while a learner is waited for: then the new leader knows.
+        let mut promoted = None;
+        if self.core.board.is_leader() {
+            promoted = Some(promote(&self.core, id).await);
+        }
+        let members = match promoted {
+            Some(Err(_)) | None if !self.core.board.is_leader() => {
+                crate::forward::promote(&self.core, id).await?
+            }
+            Some(decided) => decided?,
+            None => promote(&self.core, id).await?,
         };
         Ok(Response::new(MemberPromoteResponse { header: Some(self.header()), members }))
     }
