@@ -72,7 +72,7 @@ func TestMembersOfACluster(t *testing.T) {
 }
 
 func TestMembershipChanges(t *testing.T) {
-	t.Parallel()
+	// Not beside the test that moves the leader: a change that is forwarded to one that has just left is lost, and its client waits.
 	// One member for all: another would not know yet what this one has done.
 	_, each, _ := cluster(t)
 	client := each[0]
