@@ -230,11 +230,13 @@ impl Core {
 
     /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
+        self.check_gap()?;
         self.propose_by(None, op, Input::Propose, true).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
+        self.check_gap()?;
         self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false).await
     }
 
@@ -252,7 +254,6 @@ impl Core {
         input: impl Fn(Proposal) -> Input,
         is_repeated: bool,
     ) -> Result<Answer, Refusal> {
-        self.check_gap()?;
         let request_id = self.ids.next();
         let (request, data) = self.encode(request_id, identity, op)?;
         let timeout = self.config.request_timeout();

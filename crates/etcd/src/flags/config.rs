@@ -18,9 +18,9 @@ const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// etcd raises a shorter interval to this.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
-/// etcd raises shorter timeouts to this.
+/// etcd's default of `--grpc-keepalive-min-time`.
 const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
-
+/// etcd raises shorter timeouts to this.
 const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// How etcd begins about URLs in a file that cannot be read: this alone goes to stderr, not to the log.
 pub(super) const URLS_UNUSABLE: &str = "unexpected error setting up ";

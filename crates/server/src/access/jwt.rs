@@ -128,9 +128,8 @@ impl Jwt {
             .map_err(|error| tracing::warn!(error = %error, "failed to parse a JWT token"))
             .ok()?
             .claims;
-        #[allow(
+        #[expect(
             clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
             reason = "a float becomes the nearest number of the type, and below zero nobody"
         )]
         let revision = claimed.revision as u64;

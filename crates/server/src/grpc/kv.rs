@@ -50,18 +50,21 @@ impl Service {
 
     /// Reads here if that takes a moment, and else on a thread that nobody waits for. `little` says `None` where it would
     /// take longer.
-    async fn read_store<T: Send + 'static>(
+    async fn read_store<R: Clone + Send + 'static, T: Send + 'static>(
         &self,
-        little: impl FnOnce(&mvcc::Reader) -> Result<Option<T>, mvcc::Error>,
-        whole: impl FnOnce(&mvcc::Reader) -> Result<T, mvcc::Error> + Send + 'static,
+        request: &R,
+        little: fn(&mvcc::Reader, &R) -> Result<Option<T>, mvcc::Error>,
+        whole: fn(&mvcc::Reader, &R) -> Result<T, mvcc::Error>,
     ) -> Result<T, Status> {
-        if let Some(read) = little(&self.core.store).map_err(|error| status::of_read(&error))? {
+        let read = little(&self.core.store, request).map_err(|error| status::of_read(&error))?;
+        if let Some(read) = read {
             return Ok(read);
         }
+        let request = request.clone();
         let permit = Arc::clone(&self.large_reads).acquire_owned().await;
         let store = self.core.store.clone();
         let reading = tokio::task::spawn_blocking(move || {
-            let read = whole(&store);
+            let read = whole(&store, &request);
             drop(permit);
             read
         });
@@ -94,9 +97,7 @@ impl Service {
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
-        let own = request.clone();
-        let reading =
-            self.read_store(|store| store.range_if_little(request), move |store| store.range(&own));
+        let reading = self.read_store(request, mvcc::Reader::range_if_little, mvcc::Reader::range);
         let answer = self
             .core
             .read(
@@ -134,9 +135,7 @@ impl Service {
         if !is_serializable(request) {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
-        let own = request.clone();
-        let reading =
-            self.read_store(|store| store.txn_if_little(request), move |store| store.txn(&own));
+        let reading = self.read_store(request, mvcc::Reader::txn_if_little, mvcc::Reader::txn);
         let mut response = self
             .core
             .read(
