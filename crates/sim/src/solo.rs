@@ -433,7 +433,7 @@ impl Solo {
         self.log.save_snapshot(&record)?;
         // Not before: a file that the log does not vouch for must not take the place of one that it does.
         wal::snap::remove_orphan_dbs(&self.dirs.snap, index)?;
-        wal::snap::purge(&self.dirs.snap, self.settings.files_kept)?;
+        wal::snap::purge(&self.dirs.snap, self.settings.files_kept, index)?;
         self.log.release_to(index);
         wal::purge(&self.dirs.wal_parent, &self.dirs.wal_name, self.settings.files_kept)?;
         self.inputs.push(Input::SnapshotTaken {

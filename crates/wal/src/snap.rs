@@ -186,15 +186,24 @@ pub fn remove_orphan_dbs(dir: &Arc<dyn Dir>, index: u64) -> Result<Vec<String>, 
     remove_all(dir, orphans)
 }
 
-/// Keeps the `keep` newest `.snap` files; 0 keeps all. Returns the names removed.
+/// Keeps the `keep` newest `.snap` files of snapshots up to `vouched`, whose record in the log is durable; 0 keeps all. Returns the
+/// names removed.
+///
+/// A file behind `vouched` was left by a crash before its record was durable: counted, it would take the place of one that has a
+/// record. It stays until a later snapshot is vouched for.
 ///
 /// Databases are not counted: several may have been received and wait to be installed one after the other, so that only
 /// [`remove_orphan_dbs`] knows which are done with.
-pub fn purge(dir: &Arc<dyn Dir>, keep: usize) -> Result<Vec<String>, Error> {
+pub fn purge(dir: &Arc<dyn Dir>, keep: usize, vouched: u64) -> Result<Vec<String>, Error> {
     if keep == 0 {
         return Ok(Vec::new());
     }
-    let mut names = files(dir, |name| name.ends_with(SNAP_SUFFIX))?;
+    let is_vouched = |name: &str| {
+        let index = name.strip_suffix(SNAP_SUFFIX).and_then(|name| name.split_once('-'));
+        let index = index.and_then(|(_, index)| u64::from_str_radix(index, 16).ok());
+        index.is_some_and(|index| index <= vouched)
+    };
+    let mut names = files(dir, is_vouched)?;
     names.truncate(names.len().saturating_sub(keep));
     remove_all(dir, names)
 }
@@ -337,9 +346,11 @@ mod tests {
         }
         assert_eq!(remove_leftovers(&dir).unwrap(), ["db.tmp.7", "tmp123"]);
         assert_eq!(remove_orphan_dbs(&dir, 3).unwrap(), [db_file_name(1), db_file_name(2)]);
-        assert_eq!(purge(&dir, 0).unwrap(), [""; 0]);
+        assert_eq!(purge(&dir, 0, 4).unwrap(), [""; 0]);
+        // The fourth has no record: the third is the last that has one.
+        assert_eq!(purge(&dir, 3, 3).unwrap(), [""; 0]);
         // A database that is not done with stays, however many there are.
-        assert_eq!(purge(&dir, 2).unwrap(), [file_name(1, 1), file_name(1, 2)]);
+        assert_eq!(purge(&dir, 2, 4).unwrap(), [file_name(1, 1), file_name(1, 2)]);
         assert_eq!(
             list(&disk),
             [

@@ -100,7 +100,7 @@ fn run_workload(seed: u64, model: Model) -> Workload {
                 log.save_snapshot(&snapshot(snapshot_term, commit)).unwrap();
                 mark(records.len(), &mut acknowledged);
                 log.release_to(commit);
-                snap::purge(&snaps, 2).unwrap();
+                snap::purge(&snaps, 2, commit).unwrap();
                 wal::purge(&member, "wal", 3).unwrap();
             }
             3 => {

@@ -138,8 +138,7 @@ impl LogWriter {
 
     /// Records that a snapshot file is complete, and removes what nobody needs any more.
     ///
-    /// In this order: files that a crash left without a record count among those that are kept, so removing older ones
-    /// before the record is durable could remove the last one that has a record.
+    /// In this order: removing older files before the record is durable could remove the last one that has a record.
     pub(crate) fn vouch(&mut self, snapshot: &walpb::Snapshot) -> Result<(), wal::Error> {
         self.wal.save_snapshot(snapshot)?;
         self.forget_before(snapshot.index)?;
@@ -153,7 +152,7 @@ impl LogWriter {
     fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
         self.wal.release_to(index);
         let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
-        let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max)?;
+        let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max, index)?;
         for name in segments.into_iter().chain(snapshots) {
             tracing::info!(path = name, "purged");
         }

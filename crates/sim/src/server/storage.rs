@@ -128,7 +128,7 @@ impl Live {
         let kept = env.swarm.files_kept;
         self.log.release_to(index);
         wal::purge(&self.dirs.wal_parent, &self.dirs.wal_name, kept)?;
-        wal::snap::purge(&self.dirs.snap, kept)?;
+        wal::snap::purge(&self.dirs.snap, kept, index)?;
         Ok(())
     }
 
