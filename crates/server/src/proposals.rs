@@ -7,12 +7,14 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-/// Makes request ids that no other member makes, and that this member does not repeat after a restart.
+/// Makes request ids that this member does not repeat after a restart.
 ///
 /// Two bytes of the member's id, then forty bits of the time at start in milliseconds, then a counter of eight bits which may
-/// run over into the time: etcd's layout (pkg/idutil).
+/// run over into the time: etcd's layout (pkg/idutil). Members whose ids end alike and that start together make the same ones: an id
+/// finds a waiter, and the proposal itself says whether it is the right one ([`Waiters::finish`]).
 #[derive(Debug)]
 pub(crate) struct RequestIds {
     next: AtomicU64,
@@ -40,7 +42,14 @@ const SHARDS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Waiters<T> {
     /// Each guards its map for an insert or a remove. Never more than one is held.
-    shards: [Mutex<HashMap<u64, oneshot::Sender<T>>>; SHARDS],
+    shards: [Mutex<HashMap<u64, Waiter<T>>>; SHARDS],
+}
+
+#[derive(Debug)]
+struct Waiter<T> {
+    /// What was proposed; empty for a change of the membership, whose bytes consensus makes.
+    data: Bytes,
+    sender: oneshot::Sender<T>,
 }
 
 impl<T> Default for Waiters<T> {
@@ -50,24 +59,40 @@ impl<T> Default for Waiters<T> {
 }
 
 impl<T> Waiters<T> {
-    fn shard(&self, request_id: u64) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<T>>> {
+    fn shard(&self, request_id: u64) -> MutexGuard<'_, HashMap<u64, Waiter<T>>> {
         let index = usize::try_from(request_id % SHARDS as u64).unwrap_or(0);
         // An insert or a remove leaves the map whole, so a poisoned lock is as good as a sound one.
         self.shards[index].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Registers a waiter. It is forgotten when the returned guard is dropped.
-    pub(crate) fn register(&self, request_id: u64) -> Waiting<'_, T> {
+    pub(crate) fn register(&self, request_id: u64, data: Bytes) -> Waiting<'_, T> {
         let (sender, receiver) = oneshot::channel();
-        self.shard(request_id).insert(request_id, sender);
+        self.shard(request_id).insert(request_id, Waiter { data, sender });
         Waiting { waiters: self, request_id, receiver }
     }
 
-    /// Hands over an outcome; nobody may be there to take it.
-    pub(crate) fn finish(&self, request_id: u64, outcome: T) {
-        if let Some(sender) = self.shard(request_id).remove(&request_id) {
+    /// Hands over the outcome of a committed entry; nobody may be there to take it, or somebody whose proposal is another one under
+    /// the same id.
+    pub(crate) fn finish(&self, request_id: u64, data: &Bytes, outcome: T) {
+        let mut shard = self.shard(request_id);
+        let Some(waiter) = shard.get(&request_id) else { return };
+        // A leader's own proposal comes back as the same bytes in the same place.
+        let is_same = waiter.data.is_empty()
+            || (waiter.data.as_ptr(), waiter.data.len()) == (data.as_ptr(), data.len())
+            || waiter.data == data;
+        if is_same && let Some(waiter) = shard.remove(&request_id) {
+            drop(shard);
             // Fails when the waiter has just gone.
-            let _ = sender.send(outcome);
+            let _ = waiter.sender.send(outcome);
+        }
+    }
+
+    /// Hands over what became of a proposal of this member that did not get into the log.
+    pub(crate) fn give_up(&self, request_id: u64, outcome: T) {
+        let waiter = self.shard(request_id).remove(&request_id);
+        if let Some(waiter) = waiter {
+            let _ = waiter.sender.send(outcome);
         }
     }
 
@@ -126,18 +151,32 @@ mod tests {
     #[tokio::test]
     async fn an_outcome_reaches_its_waiter() {
         let waiters = Waiters::default();
-        let mut waiting = waiters.register(7);
-        waiters.finish(7, "done");
-        waiters.finish(8, "nobody asked");
+        let data = Bytes::from_static(b"proposal");
+        let mut waiting = waiters.register(7, data.clone());
+        waiters.finish(7, &data, "done");
+        waiters.finish(8, &data, "nobody asked");
         assert_eq!(waiting.outcome().await, Some("done"));
+        let mut waiting = waiters.register(9, data);
+        waiters.give_up(9, "dropped");
+        assert_eq!(waiting.outcome().await, Some("dropped"));
+    }
+
+    /// Two members whose ids end alike make the same ids for their requests.
+    #[tokio::test]
+    async fn another_member_s_proposal_under_the_same_id_wakes_nobody() {
+        let waiters = Waiters::default();
+        let mut waiting = waiters.register(7, Bytes::from_static(b"ours"));
+        waiters.finish(7, &Bytes::from_static(b"theirs"), "theirs");
+        waiters.finish(7, &Bytes::from_static(b"ours"), "ours");
+        assert_eq!(waiting.outcome().await, Some("ours"));
     }
 
     #[tokio::test]
     async fn whoever_gives_up_is_forgotten() {
         let waiters: Waiters<()> = Waiters::default();
-        drop(waiters.register(7));
+        drop(waiters.register(7, Bytes::new()));
         assert!(waiters.shard(7).is_empty());
-        let mut waiting = waiters.register(8);
+        let mut waiting = waiters.register(8, Bytes::new());
         waiters.clear();
         assert_eq!(waiting.outcome().await, None);
     }

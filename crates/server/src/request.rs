@@ -264,7 +264,7 @@ impl Core {
             {
                 break refusal;
             }
-            let mut waiting = self.waiters.register(request_id);
+            let mut waiting = self.waiters.register(request_id, data.clone());
             let (data, request) = (data.clone(), Arc::clone(&request));
             self.send(input(Proposal { request_id, data, request }))?;
             match tokio::time::timeout_at(deadline, waiting.outcome()).await {
@@ -299,7 +299,7 @@ impl Core {
             node_id: raft::NodeId(member_id),
             context: Bytes::from(context),
         };
-        let mut waiting = self.waiters.register(request_id);
+        let mut waiting = self.waiters.register(request_id, Bytes::new());
         self.send(Input::ProposeConfChange { request_id, change })?;
         match waiting.outcome().await {
             Some(Outcome::Applied(outcome)) => {
@@ -412,7 +412,7 @@ impl ApplyRequests {
     pub(crate) fn propose_alarm(
         &self,
         alarm: AlarmRequest,
-        request_id: u64,
+        (request_id, data): (u64, Bytes),
         outcome: Option<ApplyOutcome>,
     ) {
         let core = Arc::clone(&self.core);
@@ -421,7 +421,7 @@ impl ApplyRequests {
                 tracing::warn!(error = %error, "failed to raise an alarm");
             }
             if let Some(outcome) = outcome {
-                core.waiters.finish(request_id, Outcome::Applied(outcome));
+                core.waiters.finish(request_id, &data, Outcome::Applied(outcome));
             }
         });
     }

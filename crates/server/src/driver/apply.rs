@@ -140,7 +140,7 @@ impl State {
 /// What a batch came to, for those outside.
 #[must_use]
 pub(crate) struct Answers {
-    outcomes: Vec<(u64, machine::Outcome)>,
+    outcomes: Vec<(u64, Bytes, machine::Outcome)>,
     events: Vec<Arc<mvcc::EventBatch>>,
 }
 
@@ -296,6 +296,7 @@ impl ApplyStage {
         let mut begin = Instant::now();
         for committed in entries {
             last = committed.entry.index;
+            let data = committed.entry.data.clone();
             let committed = to_machine(committed)?;
             let applied = self.machine.apply(&committed, now)?;
             let end = Instant::now();
@@ -328,9 +329,11 @@ impl ApplyStage {
                 }
             }
             match (alarm, applied.outcome) {
-                (Some(alarm), outcome) => self.raise_alarm(alarm, applied.request_id, outcome),
+                (Some(alarm), outcome) => {
+                    self.raise_alarm(alarm, (applied.request_id, data), outcome)
+                }
                 (None, Some(outcome)) if applied.request_id != 0 => {
-                    answers.outcomes.push((applied.request_id, outcome));
+                    answers.outcomes.push((applied.request_id, data, outcome));
                 }
                 (None, _) => {}
             }
@@ -369,8 +372,8 @@ impl ApplyStage {
     /// Tells clients and watchers what a batch came to.
     pub(crate) fn answer(&self, answers: Answers) {
         let Answers { outcomes, events } = answers;
-        for (request_id, outcome) in outcomes {
-            self.waiters.finish(request_id, Outcome::Applied(outcome));
+        for (request_id, data, outcome) in outcomes {
+            self.waiters.finish(request_id, &data, Outcome::Applied(outcome));
         }
         if !events.is_empty() {
             // Bounded by what clients have in flight: the hub takes whole batches, and never waits for a watcher.
@@ -448,7 +451,12 @@ impl ApplyStage {
     }
 
     /// Proposes the alarm, and answers the request that ran into the quota when the alarm stands.
-    fn raise_alarm(&self, alarm: AlarmRequest, request_id: u64, outcome: Option<machine::Outcome>) {
+    fn raise_alarm(
+        &self,
+        alarm: AlarmRequest,
+        proposal: (u64, Bytes),
+        outcome: Option<machine::Outcome>,
+    ) {
         let quota = self.requests.core.config.quota_bytes().unwrap_or(u64::MAX);
         tracing::warn!(
             quota_size_bytes = quota,
@@ -456,7 +464,7 @@ impl ApplyStage {
             error = "etcdserver: mvcc: database space exceeded",
             "message exceeded backend quota; raising alarm"
         );
-        self.requests.propose_alarm(alarm, request_id, outcome);
+        self.requests.propose_alarm(alarm, proposal, outcome);
     }
 
     /// The leader changed.

@@ -274,7 +274,7 @@ impl Heart {
                 tracing::error!(error = %error, "raft refused a committed configuration change");
             }
             Effect::ReadReady { index, context } => self.reads.confirm(&context, index),
-            Effect::Dropped { request_id } => self.waiters.finish(request_id, Outcome::Dropped),
+            Effect::Dropped { request_id } => self.waiters.give_up(request_id, Outcome::Dropped),
             Effect::Status(status) => {
                 let leader_before = self.board.leader();
                 let was_leader = self.board.is_leader();
