@@ -187,24 +187,37 @@ async fn silence_ends_a_connection() {
         let _ = timeout(PATIENCE, caller.read_to_end(&mut read)).await.expect("it is closed");
         assert!(read.is_empty());
     };
-    // A peer that answers, and then says nothing for ever.
+    // A peer that answers every call while it is `answering`, and says nothing on any.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     member.transport.add_peer(2, &[format!("http://{}", silent.local_addr().unwrap())]);
-    let asked = async {
+    let answering = AtomicBool::new(true);
+    let calls = AtomicUsize::new(0);
+    let answers = async {
         let mut streams = Vec::new();
-        while streams.len() < 2 {
+        loop {
             let (mut stream, _) = silent.accept().await.unwrap();
+            calls.fetch_add(1, Ordering::SeqCst);
             let head =
                 "HTTP/1.1 200 OK\r\nX-Server-Version: 3.5.30\r\nTransfer-Encoding: chunked\r\n\r\n";
-            stream.write_all(head.as_bytes()).await.unwrap();
+            if answering.load(Ordering::SeqCst) {
+                // A caller that has given up meanwhile calls again.
+                let _ = stream.write_all(head.as_bytes()).await;
+            }
             streams.push(stream);
         }
-        until("active", || member.transport.active_since(2).is_some()).await;
-        until("inactive", || member.transport.active_since(2).is_none()).await;
-        // And is asked again.
-        timeout(PATIENCE, silent.accept()).await.expect("another try").unwrap();
     };
-    tokio::join!(idle, asked);
+    let asked = async {
+        until("active", || member.transport.active_since(2).is_some()).await;
+        answering.store(false, Ordering::SeqCst);
+        until("inactive", || member.transport.active_since(2).is_none()).await;
+        let before = calls.load(Ordering::SeqCst);
+        until("another try", || calls.load(Ordering::SeqCst) > before).await;
+    };
+    let both = async { tokio::join!(idle, asked) };
+    tokio::select! {
+        _ = both => {}
+        () = answers => {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
