@@ -3,8 +3,10 @@
 //! All pages are of one revision: that of the request, or the newest one when the first page is read. Header, count and `more` come
 //! with the last page.
 //!
-//! Upstream: `RangeStream` in `server/etcdserver/v3_server.go` (3.7). Differs: a sort target without an order is ignored, where
-//! etcd sorts each page and then goes on after the wrong key.
+//! A sort target without an order sorts each page: an answer of one page is what `Range` gives.
+//!
+//! Upstream: `RangeStream` in `server/etcdserver/v3_server.go` (3.7). Differs: after a page sorted otherwise than by key, the next
+//! one begins behind the greatest key of it, where etcd goes on after the one that happens to be last.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,8 +76,10 @@ pub(crate) struct Pages {
     core: Arc<Core>,
     /// The revision of the rights by which somebody reads; `None` where nobody asks.
     rights_at: Option<u64>,
-    /// What is still to be read, at a fixed revision from the second page on.
+    /// What is still to be read, by key; at a fixed revision from the second page on.
     rest: RangeRequest,
+    /// What each page is sorted by.
+    sort_target: SortTarget,
     /// Pairs that the client still wants; `None` for all.
     wanted: Option<i64>,
     /// Most pairs of the next page.
@@ -99,11 +103,13 @@ impl Pages {
             rights_at = Some(rights.revision());
         }
         let wanted = (request.limit > 0).then_some(request.limit);
+        let sort_target = request.sort_target();
         let rest = RangeRequest { sort_target: SortTarget::Key.into(), ..request };
         Ok(Self {
             core: Arc::clone(core),
             rights_at,
             rest,
+            sort_target,
             wanted,
             page_keys: FIRST_KEYS,
             sent: 0,
@@ -144,8 +150,8 @@ impl Pages {
         }
         let more = page.more;
         self.is_over = self.rest.count_only || !more || self.wanted == Some(0);
+        let page = self.sort(page)?;
         if !self.is_over {
-            self.go_on_after(&page.kvs);
             let kvs = page.kvs.into_encoded();
             self.resize(kvs.len());
             return Ok(kvs);
@@ -154,7 +160,6 @@ impl Pages {
             page.count
         } else if more {
             // Only now, so that the keys behind the limit are counted once.
-            self.go_on_after(&page.kvs);
             let behind = RangeRequest { count_only: true, ..self.rest.clone() };
             self.sent + store.range(&behind)?.count
         } else {
@@ -162,6 +167,28 @@ impl Pages {
         };
         let page = mvcc::EncodedRange { count, ..page };
         Ok(page.encode(&core.header(first_seen)))
+    }
+
+    /// Lets the next page begin behind this one, and sorts this one, if that is asked for, by reading it once more.
+    fn sort(&mut self, page: mvcc::EncodedRange) -> Result<mvcc::EncodedRange, mvcc::Error> {
+        let sort_target = self.sort_target.into();
+        let is_first = usize::try_from(self.sent) == Ok(page.kvs.len());
+        let unsorted = RangeRequest { sort_target, ..self.rest.clone() };
+        if page.more {
+            self.go_on_after(&page.kvs);
+        }
+        if self.sort_target == SortTarget::Key || page.kvs.is_empty() {
+            return Ok(page);
+        }
+        let unsorted = if is_first && self.is_over {
+            unsorted
+        } else {
+            let range_end =
+                if page.more { self.rest.key.clone() } else { unsorted.range_end.clone() };
+            RangeRequest { range_end, limit: 0, ..unsorted }
+        };
+        let kvs = self.core.store.range(&unsorted)?.kvs;
+        Ok(mvcc::EncodedRange { kvs, ..page })
     }
 
     /// Lets the next page begin behind the last key of this one.

@@ -89,6 +89,29 @@ async fn pages_make_up_the_range() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_target_without_an_order_sorts_each_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (member, mut client) = start(dir.path(), "3.7").await;
+    for number in 0..25 {
+        let (key, value) = (format!("k{number:03}"), format!("v{:03}", 100 - number));
+        let put = PutRequest { key: key.into(), value: value.into(), ..PutRequest::default() };
+        client.put(put).await.unwrap();
+    }
+    let by_value = |limit| RangeRequest { limit, sort_target: SortTarget::Value.into(), ..all() };
+    // One page: as a unary range.
+    let (messages, _) = stream(&mut client, &by_value(7)).await;
+    assert_eq!(messages, [client.range(by_value(7)).await.unwrap().into_inner()]);
+    // Several: each key once, although the last of a page is not its greatest.
+    let (messages, error) = stream(&mut client, &by_value(0)).await;
+    assert_eq!(error, None);
+    let keys = messages.iter().flat_map(|message| &message.kvs).map(|pair| pair.key.clone());
+    let expected = (0..10).rev().chain((10..25).rev()).map(|number| format!("k{number:03}"));
+    assert!(keys.eq(expected), "{messages:?}");
+    assert_eq!(messages.last().unwrap().count, 25);
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn all_pages_are_of_the_revision_of_the_first() {
     let dir = tempfile::tempdir().unwrap();
     let (member, mut client) = start(dir.path(), "3.7").await;
