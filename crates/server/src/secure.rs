@@ -58,6 +58,14 @@ impl Secured {
             true => Some(Connector::new(&peers, &[])?),
             false => None,
         };
+        if let Some(url) = config.listen_metrics_urls.iter().find(|url| url.is_secure())
+            && !config.listen_client_urls.iter().any(Url::is_secure)
+            && !clients.has_pair()
+        {
+            return Err(StartError::NoCertificate(format!(
+                "client TLS key/cert (--cert-file, --key-file) must be provided for metrics secure url {url}"
+            )));
+        }
         Ok(Self {
             clients: acceptor(Side::Clients, &of_clients(config), &clients, CLIENT_PROTOCOLS)?,
             peers: acceptor(Side::Peers, &config.listen_peer_urls, &peers, PEER_PROTOCOLS)?,

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use crate::Socket;
+use crate::{Socket, wording};
 
 /// A connection, with or without TLS on it.
 #[derive(Debug)]
@@ -72,7 +72,9 @@ impl AsyncRead for Stream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        inner!(self, stream => Pin::new(stream).poll_read(context, buffer))
+        // Here, and not in the handshake, a client of TLS 1.3 learns that its certificate is refused.
+        let read = inner!(self, stream => Pin::new(stream).poll_read(context, buffer));
+        read.map_err(wording::as_go)
     }
 }
 

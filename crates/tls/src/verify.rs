@@ -189,7 +189,8 @@ fn check_names(names: &Names, leaf: &CertificateDer<'_>) -> Result<(), TlsError>
     };
     match is_accepted {
         true => Ok(()),
-        false => Err(TlsError::General("client certificate authentication failed".to_owned())),
+        // The other side is told "bad certificate". From the library itself it comes with the names.
+        false => Err(TlsError::InvalidCertificate(CertificateError::NotValidForName)),
     }
 }
 

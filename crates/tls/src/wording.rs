@@ -23,6 +23,10 @@ fn text(error: &Error) -> Option<String> {
             "tls: first record does not look like a TLS handshake".to_owned()
         }
         Error::AlertReceived(alert) => format!("remote error: tls: {}", self::alert(*alert)?),
+        // Of a client, whose name is not among those that are let in.
+        Error::InvalidCertificate(CertificateError::NotValidForName) => {
+            "client certificate authentication failed".to_owned()
+        }
         Error::InvalidCertificate(why) => {
             format!("tls: failed to verify certificate: x509: {}", certificate(why)?)
         }
@@ -40,9 +44,6 @@ fn certificate(error: &CertificateError) -> Option<String> {
         // With the times, which say which of the two it is.
         CertificateError::ExpiredContext { .. } | CertificateError::NotValidYetContext { .. } => {
             format!("certificate has expired or is not yet valid: {error}")
-        }
-        CertificateError::NotValidForName => {
-            "certificate is not valid for the name of this host".to_owned()
         }
         CertificateError::NotValidForNameContext { expected, presented } => {
             format!(
@@ -68,6 +69,7 @@ fn alert(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::BadCertificate => "bad certificate",
         AlertDescription::CertificateRequired => "certificate required",
+        AlertDescription::CertificateRevoked => "revoked certificate",
         AlertDescription::CertificateExpired => "expired certificate",
         AlertDescription::CertificateUnknown => "unknown certificate",
         AlertDescription::UnknownCA => "unknown certificate authority",

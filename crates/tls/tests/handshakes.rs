@@ -192,6 +192,20 @@ async fn names_of_callers_are_restricted() {
         assert!(is_let_in(&server, &client(alice.clone())).await);
         let (refused, _) = meet(&server, &client(bob.clone()), "127.0.0.1").await;
         assert!(refused.unwrap_err().contains("client certificate authentication failed"));
+        // What the caller is told, which an operator searches its log for.
+        let acceptor = Acceptor::new(&server, &["h2"]).unwrap();
+        let connector = Connector::new(&client(bob.clone()), &[]).unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let refusing = async { acceptor.accept(listener.accept().await.unwrap().0).await.is_err() };
+        let told = async {
+            let socket = TcpStream::connect(address).await.unwrap();
+            let mut stream = connector.connect(socket, "127.0.0.1").await?;
+            stream.read_u8().await
+        };
+        let (is_refused, told) = tokio::join!(refusing, told);
+        assert!(is_refused);
+        assert_eq!(told.unwrap_err().to_string(), "remote error: tls: bad certificate");
     }
     assert!(Names::of(list(&["a"]), list(&["b"])).is_err());
 }
