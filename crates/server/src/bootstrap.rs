@@ -7,7 +7,7 @@ use std::time::Instant;
 use ::bootstrap::{Beginning, Dirs, FoundingOptions, Member, Options, Origin};
 use machine::Quota;
 use vfs::Dir;
-use vfs::real::RealDir;
+use vfs::real::{RealDir, Syncs};
 
 use crate::config::Config;
 use crate::joining::{JoinError, Joining};
@@ -86,6 +86,11 @@ pub(crate) fn open(
     let version = opened.as_ref().map_or(asked, |member| member.machine.version());
     told::start(config, version, has_begun);
     let mut member = opened?;
+    if config.unsafe_no_fsync {
+        tracing::warn!(
+            "--unsafe-no-fsync: nothing waits for the disk; acknowledged writes are lost if the machine stops"
+        );
+    }
     tracing::info!(
         path = %config.member_dir().join("snap").join("db").display(),
         took = told::go_duration(begun.elapsed()),
@@ -134,6 +139,11 @@ fn defragment(config: &Config, member: &mut Member) -> Result<(), StartError> {
     Ok(())
 }
 
+/// Whether what the member writes waits for the disk.
+fn syncs(config: &Config) -> Syncs {
+    if config.unsafe_no_fsync { Syncs::LeftOut } else { Syncs::Done }
+}
+
 /// Whether the member has a log, hence has begun.
 pub(crate) fn has_begun(config: &Config) -> Result<bool, StartError> {
     let dirs = open_dirs(config)?;
@@ -142,8 +152,10 @@ pub(crate) fn has_begun(config: &Config) -> Result<bool, StartError> {
 }
 
 fn open_dirs(config: &Config) -> Result<Dirs, StartError> {
+    let syncs = syncs(config);
     let make = |path: &Path| -> Result<Arc<dyn Dir>, StartError> {
         RealDir::create(path)
+            .and_then(|_| RealDir::open_with(path, syncs))
             .map_err(|source| StartError::Directory { path: path.to_owned(), source })
     };
     make(&config.data_dir)?;
@@ -206,6 +218,9 @@ fn tell(config: &Config, member: &Member) {
         "starting etcd server"
     );
     tracing::info!(current_rev = member.machine.revision(), "kvstore restored");
+    for id in member.machine.mended_voters() {
+        tracing::warn!(member_id = format!("{id:x}"), "Syncing member in v3store");
+    }
     match config.quota_bytes() {
         Some(bytes) => tracing::info!(
             quota_name = "v3-applier",

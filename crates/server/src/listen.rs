@@ -19,7 +19,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tls::{Acceptor, Socket};
-use tokio::net::{TcpListener, UnixListener, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
@@ -33,6 +33,9 @@ use crate::socket;
 
 /// The first byte of a TLS handshake.
 const TLS_RECORD: u8 = 22;
+
+/// Connections that the kernel keeps until they are accepted.
+const BACKLOG: u32 = 1024;
 
 /// A bound socket.
 #[derive(Debug)]
@@ -167,7 +170,7 @@ const CONNECTION_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Binds all URLs, those of one address together.
-pub(crate) async fn bind(urls: &[Url]) -> Result<Vec<Listener>, StartError> {
+pub(crate) async fn bind(urls: &[Url], reuse_port: bool) -> Result<Vec<Listener>, StartError> {
     let mut listeners: Vec<Listener> = Vec::new();
     for url in urls {
         let security = if url.is_secure() { Security::Secured } else { Security::Plain };
@@ -182,7 +185,7 @@ pub(crate) async fn bind(urls: &[Url]) -> Result<Vec<Listener>, StartError> {
             }
             continue;
         }
-        let door = bind_one(url)
+        let door = bind_one(url, reuse_port)
             .await
             .map_err(|source| StartError::Listen { url: url.to_string(), source })?;
         listeners.push(Listener { url: url.clone(), security, door });
@@ -190,7 +193,7 @@ pub(crate) async fn bind(urls: &[Url]) -> Result<Vec<Listener>, StartError> {
     Ok(listeners)
 }
 
-async fn bind_one(url: &Url) -> io::Result<Door> {
+async fn bind_one(url: &Url, reuse_port: bool) -> io::Result<Door> {
     if let Some(path) = url.socket_path() {
         // What a member left that was killed; anything else than a socket stays.
         use std::os::unix::fs::FileTypeExt as _;
@@ -206,7 +209,14 @@ async fn bind_one(url: &Url) -> io::Result<Door> {
     let Some(address) = addresses.first() else {
         return Err(io::Error::new(io::ErrorKind::NotFound, "the host has no address"));
     };
-    TcpListener::bind(address).await.map(Door::Tcp)
+    let socket = if address.is_ipv6() { TcpSocket::new_v6() } else { TcpSocket::new_v4() }?;
+    // Connections of a member before this one may linger.
+    socket.set_reuseaddr(true)?;
+    if reuse_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(*address)?;
+    socket.listen(BACKLOG).map(Door::Tcp)
 }
 
 /// Serves clients until told to stop.
@@ -340,5 +350,22 @@ pub(crate) async fn secured(
             tracing::warn!(remote_addr = remote, error = %error, "rejected connection on {side} endpoint");
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_port_is_shared_by_those_who_ask_for_it() {
+        let free = Url::parse_list("http://127.0.0.1:0").unwrap();
+        let first = bind(&free, true).await.unwrap();
+        let Door::Tcp(socket) = &first[0].door else { panic!("a port") };
+        let address = socket.local_addr().unwrap();
+        let taken = Url::parse_list(&format!("http://{address}")).unwrap();
+        assert_eq!(bind(&taken, true).await.unwrap().len(), 1);
+        let refused = bind(&taken, false).await.unwrap_err();
+        assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
     }
 }

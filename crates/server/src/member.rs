@@ -100,14 +100,15 @@ impl Member {
             listen_peer_urls = ?told::urls(&config.listen_peer_urls),
             "configuring peer listeners"
         );
-        let peer_listeners = listen::bind(&config.listen_peer_urls).await?;
+        let reuse_port = config.socket_reuse_port;
+        let peer_listeners = listen::bind(&config.listen_peer_urls, reuse_port).await?;
         tracing::info!(
             listen_client_urls = ?told::urls(&config.listen_client_urls),
             "configuring client listeners"
         );
-        let client_listeners = listen::bind(&config.listen_client_urls).await?;
-        let http_listeners = listen::bind(&config.listen_client_http_urls).await?;
-        let metrics_listeners = listen::bind(&config.listen_metrics_urls).await?;
+        let client_listeners = listen::bind(&config.listen_client_urls, reuse_port).await?;
+        let http_listeners = listen::bind(&config.listen_client_http_urls, reuse_port).await?;
+        let metrics_listeners = listen::bind(&config.listen_metrics_urls, reuse_port).await?;
 
         let unix_ms = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -294,6 +295,7 @@ impl Member {
             segments_max: config.max_wals,
             snap_dir: Arc::clone(&dirs.snap),
             snapshots_max: config.max_snapshots,
+            purged: Instant::now(),
             preallocate: preallocate_sender,
             records: Vec::new(),
             metrics: Arc::clone(&metrics),

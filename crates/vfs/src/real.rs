@@ -24,22 +24,37 @@ const FILE_MODE: u32 = 0o600;
 /// Mode of new directories: etcd's `PrivateDirMode`.
 const DIR_MODE: u32 = 0o700;
 
+/// Whether what is asked to be durable is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Syncs {
+    /// Before the call returns.
+    Done,
+    /// When the system gets to it: a machine that loses its power loses what was acknowledged.
+    LeftOut,
+}
+
 /// A directory of the operating system.
 pub struct RealDir {
     path: PathBuf,
     fd: OwnedFd,
+    syncs: Syncs,
 }
 
 impl RealDir {
     /// Opens an existing directory.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Arc<dyn Dir>> {
+        Self::open_with(path, Syncs::Done)
+    }
+
+    /// Opens an existing directory; `syncs` counts for all that is opened in it.
+    pub fn open_with(path: impl AsRef<Path>, syncs: Syncs) -> io::Result<Arc<dyn Dir>> {
         let path = path.as_ref();
         let fd = rustix::fs::open(
             path,
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        Ok(Arc::new(RealDir { path: path.to_owned(), fd }))
+        Ok(Arc::new(RealDir { path: path.to_owned(), fd, syncs }))
     }
 
     /// Makes the directory and its missing parents (mode 0700), each durable in its parent, and opens it.
@@ -92,7 +107,7 @@ impl Dir for RealDir {
         if file.metadata()?.is_dir() {
             return Err(Errno::ISDIR.into());
         }
-        Ok(Arc::new(RealFile { path: self.path.join(name), file }))
+        Ok(Arc::new(RealFile { path: self.path.join(name), file, syncs: self.syncs }))
     }
 
     fn subdir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
@@ -103,7 +118,7 @@ impl Dir for RealDir {
             OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
             Mode::empty(),
         )?;
-        Ok(Arc::new(RealDir { path: self.path.join(name), fd }))
+        Ok(Arc::new(RealDir { path: self.path.join(name), fd, syncs: self.syncs }))
     }
 
     fn create_subdir(&self, name: &str) -> io::Result<Arc<dyn Dir>> {
@@ -135,7 +150,10 @@ impl Dir for RealDir {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fsync(&self.fd)?)
+        match self.syncs {
+            Syncs::Done => Ok(rustix::fs::fsync(&self.fd)?),
+            Syncs::LeftOut => Ok(()),
+        }
     }
 }
 
@@ -199,6 +217,7 @@ fn remove_tree(parent: impl AsFd, name: &OsStr) -> io::Result<()> {
 struct RealFile {
     path: PathBuf,
     file: fs::File,
+    syncs: Syncs,
 }
 
 impl fmt::Debug for RealFile {
@@ -252,11 +271,17 @@ impl File for RealFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        match self.syncs {
+            Syncs::Done => self.file.sync_data(),
+            Syncs::LeftOut => Ok(()),
+        }
     }
 
     fn sync_all(&self) -> io::Result<()> {
-        self.file.sync_all()
+        match self.syncs {
+            Syncs::Done => self.file.sync_all(),
+            Syncs::LeftOut => Ok(()),
+        }
     }
 
     fn try_lock(&self, lock: Lock) -> io::Result<bool> {

@@ -91,6 +91,10 @@ pub(super) fn build(
     let get = Lookup { values };
     refuse_two_names(values)?;
     refuse_what_is_not_there(values)?;
+    let emulated_version = match get.text("emulated-version").as_str() {
+        "" => None,
+        text => Some(server::version::parse_emulated(text)?),
+    };
     tell_what_is_of_old(values, notices);
     let gates = Gates::of(&get)?;
 
@@ -205,10 +209,7 @@ pub(super) fn build(
             _ => ClusterState::New,
         },
         initial_cluster_token: get.text("initial-cluster-token"),
-        emulated_version: match get.text("emulated-version").as_str() {
-            "" => None,
-            text => Some(server::version::parse_emulated(text)?),
-        },
+        emulated_version,
         force_new_cluster: get.boolean("force-new-cluster")?,
         max_learners: match get.integer::<i64>("max-learners")? {
             0 => return Err("--max-learners must be larger than 0".to_owned()),
@@ -336,6 +337,11 @@ fn tell_what_is_of_old(values: &Values, notices: &mut Vec<Notice>) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{name}' instead."
             )));
+        } else if *name == "v2-deprecation" && given.value != "not-yet" {
+            notices.push(Notice::Warning(
+                "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input."
+                    .to_owned(),
+            ));
         } else if *name == "max-snapshots" {
             notices.push(Notice::Warning(
                 "--max-snapshots is deprecated in 3.6 and will be decommissioned in 3.8."

@@ -174,10 +174,24 @@ pub fn read(args: &[String], environment: &[(String, String)]) -> Result<Parsed,
         notices.extend(env::merge(environment, &mut values)?);
         notices.push(sources(&values, Vec::new()));
     }
+    refuse_v2_stage(&values)?;
     match build(&values, &mut notices) {
         Ok(parsed) => Ok(Parsed { notices, ..parsed }),
         Err(why) => Err(Stop::refused_after(notices, why)),
     }
+}
+
+/// The first stage of the v2 API's removal ended with 3.5: members that stand for a later version do not know its name.
+fn refuse_v2_stage(values: &Values) -> Result<(), Stop> {
+    let stage = values.get("v2-deprecation").filter(|given| given.value == "not-yet");
+    let version = Lookup { values }.text("emulated-version");
+    let is_later = server::version::parse_emulated(&version).is_ok_and(|found| found.minor >= 6);
+    if stage.is_none() || !is_later {
+        return Ok(());
+    }
+    Err(Stop::Usage(
+        "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"".to_owned(),
+    ))
 }
 
 /// Gives values their meaning; the caller adds the notices.

@@ -30,6 +30,21 @@ fn file(text: &str) -> Result<Parsed, String> {
 }
 
 #[test]
+fn the_stages_of_the_v2_api_are_those_of_the_version() {
+    let stage = |version: &str, stage: &str| {
+        run(&[&format!("--emulated-version={version}"), &format!("--v2-deprecation={stage}")])
+    };
+    assert!(stage("3.5", "not-yet").is_ok());
+    for version in ["3.6", "3.7"] {
+        let why = "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"";
+        assert_eq!(stage(version, "not-yet").unwrap_err(), Stop::Usage(why.to_owned()));
+        let told = "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input.";
+        let notices = stage(version, "write-only").unwrap().notices;
+        assert!(notices.contains(&Notice::Warning(told.to_owned())), "{notices:?}");
+    }
+}
+
+#[test]
 fn no_flags_are_etcds_defaults() {
     let parsed = run(&[]).unwrap();
     let config = parsed.config;

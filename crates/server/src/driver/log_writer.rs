@@ -21,6 +21,9 @@ use crate::told;
 /// etcd warns of a slower write.
 const SLOW_SYNC: Duration = Duration::from_secs(1);
 
+/// As etcd, which leaves files that nobody needs for about as long: backups of a directory are made by copying files.
+const PURGE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// What comes in where the log has a thread of its own.
 #[derive(Debug)]
 pub(crate) enum Work {
@@ -40,6 +43,8 @@ pub(crate) struct LogWriter {
     /// Where the raft snapshot files lie.
     pub(crate) snap_dir: Arc<dyn Dir>,
     pub(crate) snapshots_max: usize,
+    /// When files were last looked for that nobody needs any more; at first, when the member started.
+    pub(crate) purged: Instant,
     /// Wakes the thread that makes the next segment ready.
     pub(crate) preallocate: Sender<()>,
     /// Kept between calls for its memory.
@@ -151,6 +156,10 @@ impl LogWriter {
     /// installation of one although the log is at a later one already (see [`super::committer`]).
     fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
         self.wal.release_to(index);
+        if self.purged.elapsed() < PURGE_INTERVAL {
+            return Ok(());
+        }
+        self.purged = Instant::now();
         let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
         let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max, index)?;
         for name in segments.into_iter().chain(snapshots) {
