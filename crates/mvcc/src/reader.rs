@@ -37,10 +37,10 @@ impl Reader {
         self.shared.compacted()
     }
 
-    /// Number of keys in the index, deleted ones included until a compaction forgets them.
+    /// Number of keys that exist.
     #[must_use]
     pub fn key_count(&self) -> usize {
-        self.shared.content().index.len()
+        self.shared.content().index.live()
     }
 
     /// Executes a range request on the newest state.

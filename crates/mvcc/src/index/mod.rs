@@ -32,13 +32,21 @@ pub(crate) enum RestoredRow {
 #[derive(Debug, Default)]
 pub(crate) struct KeyIndex {
     keys: PackedMap<Entry>,
+    /// Keys that exist now: their last change is no tombstone.
+    live: usize,
     /// Compaction has begun to forget history below this revision.
     forgotten: i64,
 }
 
 impl KeyIndex {
+    /// The number of keys that exist.
+    pub(crate) fn live(&self) -> usize {
+        self.live
+    }
+
     /// The number of keys, deleted ones included until compaction forgets them.
-    pub(crate) fn len(&self) -> usize {
+    #[cfg(test)]
+    fn len(&self) -> usize {
         self.keys.len()
     }
 
@@ -95,7 +103,7 @@ impl KeyIndex {
 
     /// Records a put and returns what it made: when the key was created, and its version.
     pub(crate) fn put(&mut self, key: &[u8], revision: Revision) -> Found {
-        self.keys.update_or_insert(
+        let made = self.keys.update_or_insert(
             key,
             |entry| entry.put(revision),
             || {
@@ -104,12 +112,16 @@ impl KeyIndex {
                     Found { modified: revision, created: revision.main, version: 1 },
                 )
             },
-        )
+        );
+        self.live += usize::from(made.version == 1);
+        made
     }
 
     /// Records a deletion; says whether the key existed.
     pub(crate) fn tombstone(&mut self, key: &[u8], revision: Revision) -> bool {
-        self.keys.get_mut(key).is_some_and(|entry| entry.tombstone(revision))
+        let existed = self.keys.get_mut(key).is_some_and(|entry| entry.tombstone(revision));
+        self.live -= usize::from(existed);
+        existed
     }
 
     /// Records a row found on disk. Rows of one key must come in the order of their revisions; keys may come in any order,
@@ -118,25 +130,27 @@ impl KeyIndex {
     /// Returns whether the row makes sense: a tombstone right after a tombstone, or a row that is not newer than the one
     /// before, does not.
     pub(crate) fn restore(&mut self, key: &[u8], revision: Revision, row: RestoredRow) -> bool {
-        let update = |entry: &mut Entry| {
-            if entry.last().is_some_and(|last| last >= revision) {
-                return false;
-            }
-            match row {
-                RestoredRow::Put { .. } => {
-                    entry.put(revision);
-                    true
-                }
-                RestoredRow::Tombstone => entry.tombstone(revision),
-            }
-        };
-        let insert = || match row {
+        let is_newer = |entry: &Entry| entry.last().is_none_or(|last| last < revision);
+        match row {
             RestoredRow::Put { create_revision, version } => {
-                (Entry::restored(revision, create_revision, version), true)
+                let made = self.keys.update_or_insert(
+                    key,
+                    |entry| is_newer(entry).then(|| entry.put(revision).version == 1),
+                    || (Entry::restored(revision, create_revision, version), Some(true)),
+                );
+                self.live += usize::from(made == Some(true));
+                made.is_some()
             }
-            RestoredRow::Tombstone => (Entry::restored_tombstone(revision), true),
-        };
-        self.keys.update_or_insert(key, update, insert)
+            RestoredRow::Tombstone => {
+                let ended = self.keys.update_or_insert(
+                    key,
+                    |entry| (is_newer(entry) && entry.tombstone(revision)).then_some(true),
+                    || (Entry::restored_tombstone(revision), Some(false)),
+                );
+                self.live -= usize::from(ended == Some(true));
+                ended.is_some()
+            }
+        }
     }
 
     /// Announces a compaction at `at`: from now on answers below it are incomplete.

@@ -149,11 +149,7 @@ fn add_store(page: &mut Page, core: &Core, watching: &Watching) {
             "Read transactions of the database that are always open: all readers share one.",
             1.0,
         ),
-        (
-            "etcd_debugging_mvcc_keys_total",
-            "Keys in the index, deleted ones until a compaction included.",
-            core.store.key_count() as f64,
-        ),
+        ("etcd_debugging_mvcc_keys_total", "Keys that exist.", core.store.key_count() as f64),
         (
             "etcd_debugging_mvcc_current_revision",
             "The store's revision.",
