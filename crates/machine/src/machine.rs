@@ -65,6 +65,8 @@ pub struct Machine {
     /// The entry that `membership` and `conf_state` stand for at open; later ones change them.
     pub(crate) membership_index: u64,
     pub(crate) conf_state: raftpb::ConfState,
+    /// Members whose rows said at open that they are learners, and were wrong.
+    pub(crate) mended_voters: Vec<u64>,
     /// The last entry applied, whether it wrote rows or not.
     pub(crate) applied: u64,
     pub(crate) applied_term: u64,
@@ -90,7 +92,8 @@ impl Machine {
         let restored = Store::open(backend.clone(), Rules::of_minor(options.version.minor))?;
         let mut lessor = Lessor::open(options.lease.clone(), &writer.view())?;
         attach(&mut lessor, &restored.attachments);
-        let Content { auth, alarms, membership, membership_index } = content;
+        let Content { auth, alarms, mut membership, membership_index } = content;
+        let mended_voters = membership.mend_voters(&mut writer, &membership.voters())?;
         let machine = Self {
             options,
             writer,
@@ -102,6 +105,7 @@ impl Machine {
             membership,
             membership_index,
             conf_state: snapshot.metadata.conf_state.clone(),
+            mended_voters,
             applied: snapshot.metadata.index,
             applied_term: snapshot.metadata.term,
         };
@@ -197,6 +201,12 @@ impl Machine {
     #[must_use]
     pub fn conf_state(&self) -> &raftpb::ConfState {
         &self.conf_state
+    }
+
+    /// Returns the members whose rows said at open that they are learners although the document knew better. They were mended.
+    #[must_use]
+    pub fn mended_voters(&self) -> &[u64] {
+        &self.mended_voters
     }
 
     /// Returns users, roles and rights as of the last entry applied.

@@ -68,6 +68,13 @@ pub enum Effect {
     ConfChange(raftpb::ConfChange),
     /// Connect or disconnect a peer. Never about this member itself.
     Peer(PeerChange),
+    /// A promotion that was applied before the last stop is in the log once more.
+    PromotedBefore {
+        /// The member.
+        id: u64,
+        /// Its row did not know of it, and does now (a bug of etcd before 3.5.22).
+        is_mended: bool,
+    },
     /// This member was removed from the cluster: stop, when the entry had time to reach the others (etcd: a second).
     SelfRemoved,
     /// An empty entry was applied. The first one of a leader's term tells it that it has applied all of its

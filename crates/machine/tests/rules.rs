@@ -423,6 +423,55 @@ fn a_member_learns_of_its_own_removal() {
     assert!(matches!(&applied.effects[..], [Effect::ConfChange(_), Effect::SelfRemoved]));
 }
 
+/// etcd before 3.5.22 promoted a learner everywhere but in its row.
+#[test]
+fn rows_of_voters_that_say_learner_are_mended() {
+    use raftpb::ConfChangeType::{ConfChangeAddLearnerNode, ConfChangeAddNode};
+    let learner = Member { is_learner: true, ..member(5, "http://b:1") };
+    let promotion = || Payload::ConfChange(conf_change(ConfChangeAddNode, learner.clone(), true));
+    let is_learner = |fixture: &mut Fixture| fixture.rows(&[Bucket::Members]).contains("isLearner");
+    let begin = || {
+        let mut fixture = Fixture::new();
+        let first = conf_change(ConfChangeAddNode, member(MEMBER, "http://a:1"), false);
+        fixture.apply(Payload::ConfChange(first));
+        let added = conf_change(ConfChangeAddLearnerNode, learner.clone(), false);
+        fixture.apply(Payload::ConfChange(added));
+        let before = fixture.machine.snapshot();
+        fixture.apply(promotion());
+        (fixture, before)
+    };
+    // The promotion is in the log behind the snapshot.
+    for is_wrong in [true, false] {
+        let (mut fixture, before) = begin();
+        if is_wrong {
+            backend::schema::members::put(fixture.machine.writer(), &learner);
+        }
+        fixture.commit();
+        fixture.snapshot = before;
+        let mut fixture = fixture.restart();
+        assert!(fixture.machine.mended_voters().is_empty());
+        assert_eq!(is_learner(&mut fixture), is_wrong);
+        let applied = fixture.apply(promotion());
+        assert!(
+            matches!(&applied.effects[..], [Effect::ConfChange(_), Effect::PromotedBefore { id: 5, is_mended }, ..]
+                if *is_mended == is_wrong),
+            "{:?}",
+            applied.effects
+        );
+        assert!(!is_learner(&mut fixture));
+        assert!(!fixture.machine.membership().member(5).unwrap().is_learner);
+    }
+    // It is in the snapshot's document.
+    let (mut fixture, _) = begin();
+    backend::schema::members::put(fixture.machine.writer(), &learner);
+    fixture.commit();
+    fixture.snapshot = fixture.machine.snapshot();
+    let mut fixture = fixture.restart();
+    assert_eq!(fixture.machine.mended_voters(), [5]);
+    assert!(!is_learner(&mut fixture));
+    assert!(!fixture.machine.membership().member(5).unwrap().is_learner);
+}
+
 #[test]
 fn rows_that_the_document_does_not_know_are_dropped() {
     use raftpb::ConfChangeType::ConfChangeAddNode;

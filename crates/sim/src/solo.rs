@@ -357,6 +357,7 @@ impl Solo {
             machine::Effect::Peer(_)
             | machine::Effect::Auth(_)
             | machine::Effect::SelfRemoved
+            | machine::Effect::PromotedBefore { .. }
             | machine::Effect::RaiseAlarm(_)
             | machine::Effect::ClusterVersion { .. } => {}
         }

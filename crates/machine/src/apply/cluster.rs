@@ -177,6 +177,13 @@ impl Machine {
         conf_state::apply(&mut self.conf_state, change)
             .map_err(|conf_state::NoVoters| Fatal::NoVoters { index: entry.index })?;
         applied.effects.push(Effect::ConfChange(change.clone()));
+        if let Change::Promote(id) = decoded
+            && !entry.is_new
+        {
+            let mended = self.membership.mend_voters(&mut self.writer, &[id])?;
+            let is_mended = !mended.is_empty();
+            applied.effects.push(Effect::PromotedBefore { id, is_mended });
+        }
         if can_judge {
             let rows = entry.is_new.then_some(&mut self.writer);
             let peer_change = self.membership.change(decoded, self.options.version, rows);

@@ -138,6 +138,34 @@ impl Membership {
         self.downgrade = downgrade;
     }
 
+    /// Returns the ids of those members that are no learners.
+    pub(crate) fn voters(&self) -> Vec<u64> {
+        self.members.values().filter(|member| !member.is_learner).map(|member| member.id).collect()
+    }
+
+    /// Makes voters of those of these members that are said to be learners; returns the ids of those whose rows said so.
+    ///
+    /// etcd before 3.5.22 left the row of a promoted learner as it was, and only its document and raft knew.
+    ///
+    /// Upstream: `SyncLearnerPromotionIfNeeded` (3.5.30).
+    pub(crate) fn mend_voters(
+        &mut self,
+        writer: &mut Writer,
+        voters: &[u64],
+    ) -> Result<Vec<u64>, backend::Error> {
+        let mut mended = Vec::new();
+        for row in members::all(&writer.view())? {
+            if row.is_learner && voters.contains(&row.id) {
+                mended.push(row.id);
+                members::put(writer, &MemberRow { is_learner: false, ..row });
+            }
+        }
+        for member in self.members.values_mut() {
+            member.is_learner &= !voters.contains(&member.id);
+        }
+        Ok(mended)
+    }
+
     /// Makes the rows say what this says, where they differ from it in a way that etcd mends too: members that the
     /// document does not know, and learners that were promoted.
     ///

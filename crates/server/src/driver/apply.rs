@@ -325,6 +325,17 @@ impl ApplyStage {
                         self.log_peer(&change);
                         self.peers.change(&change);
                     }
+                    Effect::PromotedBefore { id, is_mended } => {
+                        let member_id = format!("{id:x}");
+                        if is_mended {
+                            tracing::info!(
+                                member_id,
+                                "Forcibly apply member promotion request in v3store"
+                            );
+                        } else {
+                            tracing::info!(member_id, "ignore already promoted member in v3store");
+                        }
+                    }
                     Effect::SelfRemoved => self.peers.removed(),
                 }
             }

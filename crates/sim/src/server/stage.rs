@@ -204,6 +204,7 @@ impl Live {
             Effect::Peer(_)
             | Effect::RaiseAlarm(_)
             | Effect::ClusterVersion { .. }
+            | Effect::PromotedBefore { .. }
             | Effect::Auth(_) => {}
         }
         Ok(())
