@@ -16,6 +16,10 @@ use crate::{
     Response, Version,
 };
 
+/// Of a log with keys of the v2 API, which a member of etcd 3.5 with `--enable-v2` has written. The first words are etcd's.
+const V2_DATA: &str = "detected disallowed v2 WAL for stage --v2-deprecation=write-only: this member does not serve the v2 API, \
+                       and nothing was changed; delete its keys with etcd 3.5 (--enable-v2), let that take a snapshot, and start again";
+
 impl Machine {
     /// Carries out a request about the cluster. `None` when it is about something else.
     pub(super) fn apply_to_cluster(
@@ -95,7 +99,7 @@ impl Machine {
         };
         applied.request_id = request.id;
         let outcome = if request.method != "PUT" {
-            return Err(wrong("this member does not serve the v2 API"));
+            return Err(wrong(V2_DATA));
         } else if document::is_cluster_version(&request.path) {
             let version = parse_version(entry, &request.val)?;
             self.set_cluster_version(entry, version, applied)?
@@ -104,7 +108,7 @@ impl Machine {
                 serde_json::from_str(&request.val).map_err(|error| wrong(&error.to_string()))?;
             self.publish_member(entry, id, attributes.name, attributes.client_urls)?
         } else {
-            return Err(wrong("this member does not serve the v2 API"));
+            return Err(wrong(V2_DATA));
         };
         applied.outcome = entry.is_new.then_some(outcome);
         Ok(())

@@ -207,7 +207,7 @@ pub fn decode(bytes: &[u8]) -> Result<Membership, OpenError> {
             read_cluster(node, &mut membership)?;
         } else if node.children.as_ref().is_none_or(|children| !children.is_empty()) {
             return Err(OpenError::Document(format!(
-                "v2 data at {}: {} keys of the v2 API would be lost with the next snapshot, so nothing was changed; move them to \
+                "detected disallowed custom content in v2store for stage --v2-deprecation=write-only: v2 data at {}: {} keys of the v2 API would be lost with the next snapshot, so nothing was changed; move them to \
                  v3 with etcd 3.4 (etcdctl migrate), or delete them with etcd 3.5 (--enable-v2), and start again",
                 node.path,
                 keys_below(&node)

@@ -100,7 +100,7 @@ fn foreign_content_is_refused_by_name() {
     };
     check(
         r#""1":{"Path":"/1","Children":{"a":{"Path":"/1/a"}}}"#,
-        "v2 data at /1: 1 keys of the v2 API would be lost with the next snapshot, so nothing was changed; move them to v3 with \
+        "detected disallowed custom content in v2store for stage --v2-deprecation=write-only: v2 data at /1: 1 keys of the v2 API would be lost with the next snapshot, so nothing was changed; move them to v3 with \
          etcd 3.4 (etcdctl migrate), or delete them with etcd 3.5 (--enable-v2), and start again",
     );
     check(r#""0":{"Path":"/0","Children":{"x":{"Path":"/0/x"}}}"#, "unknown key /0/x");
