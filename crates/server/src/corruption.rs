@@ -4,7 +4,7 @@
 //! - at the start (`initial_corrupt_check`): a member that differs from another one does not start;
 //! - from time to time (`corrupt_check_time`): the leader hashes itself twice, and asks the others for the same revision;
 //! - of compactions (`compact_hash_check_enabled`): the leader compares the hashes that compactions leave behind, newest first, which
-//!   costs nobody a new hash. A majority tells who is wrong; without one the alarm names member 0.
+//!   costs nobody a new hash. A majority tells who is wrong; without one, and as 3.5, the alarm names member 0.
 //!
 //! Hashes can be compared only if they are of one revision and one compact revision. What cannot be compared is said in the log and
 //! proves nothing.
@@ -306,7 +306,11 @@ async fn hash_here(core: &Core) -> Result<mvcc::HashKv, String> {
     hashed.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
+/// Raises the alarm against a member. That of 3.5 names none: the log has to tell.
 async fn raise(core: &Core, member_id: u64) {
+    let suspect = format!("{member_id:x}");
+    tracing::error!(suspect, "raising the alarm CORRUPT");
+    let member_id = if core.version.minor >= 6 { member_id } else { 0 };
     let alarm = AlarmRequest {
         action: AlarmAction::Activate.into(),
         member_id,
