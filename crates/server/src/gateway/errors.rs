@@ -29,8 +29,10 @@ fn http_status(code: Code) -> StatusCode {
 
 /// The answer when a call fails as a whole: `code` and `message` as gateway v2, `error` as v1.
 pub(super) fn response(status: &Status) -> Response {
-    let body = json!({ "code": status.code() as i32, "message": status.message(), "error": status.message() });
-    let mut response = with_body(status.code(), body.to_string());
+    // In the order of v1: there are scripts that look for the text.
+    let (code, message) = (status.code() as i32, json!(status.message()));
+    let body = format!(r#"{{"error":{message},"code":{code},"message":{message}}}"#);
+    let mut response = with_body(status.code(), body);
     if status.code() == Code::Unauthenticated
         && let Ok(value) = HeaderValue::from_str(status.message())
     {
@@ -64,4 +66,17 @@ fn in_stream(status: &Status) -> Value {
 
 fn with_body(code: Code, body: String) -> Response {
     (http_status(code), [(CONTENT_TYPE, "application/json")], body).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_text_is_that_of_gateway_v1() {
+        let answer = response(&Status::unknown("\"leader\" field must be provided"));
+        let body = axum::body::to_bytes(answer.into_body(), 1000).await.unwrap();
+        let expected = r#"{"error":"\"leader\" field must be provided","code":2,"message":"\"leader\" field must be provided"}"#;
+        assert_eq!(body, expected);
+    }
 }

@@ -85,7 +85,7 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Dial(#[from] DialError),
     /// The connection broke.
-    #[error(transparent)]
+    #[error("{}", super::innermost(.0))]
     Http(#[from] hyper::Error),
     /// The answer's body broke, or is too long.
     #[error("reading the answer: {0}")]

@@ -57,7 +57,7 @@ pub(crate) enum DialError {
         address: String,
     },
     /// The connection broke at once.
-    #[error(transparent)]
+    #[error("{}", super::innermost(.0))]
     Http(#[from] hyper::Error),
 }
 

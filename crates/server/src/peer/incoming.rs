@@ -42,7 +42,7 @@ pub(crate) struct StreamReader {
 enum AskError {
     #[error(transparent)]
     Dial(#[from] DialError),
-    #[error(transparent)]
+    #[error("{}", super::innermost(.0))]
     Http(#[from] hyper::Error),
     #[error("the request cannot be written: {0}")]
     Request(#[from] http::Error),
@@ -65,7 +65,7 @@ enum AskError {
 enum ReadError {
     #[error("EOF")]
     End,
-    #[error(transparent)]
+    #[error("{}", super::innermost(.0))]
     Http(#[from] hyper::Error),
     #[error("i/o timeout")]
     TimedOut,

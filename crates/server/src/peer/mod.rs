@@ -438,5 +438,14 @@ fn superseded(messages: &[Message]) -> Vec<bool> {
     superseded
 }
 
+/// The cause of an error of HTTP: "connection error" alone does not say that a certificate was refused.
+fn innermost(error: &hyper::Error) -> String {
+    let mut error: &dyn std::error::Error = error;
+    while let Some(source) = error.source() {
+        error = source;
+    }
+    error.to_string()
+}
+
 #[cfg(test)]
 mod tests;

@@ -216,6 +216,28 @@ async fn garbage_ends_its_connection_and_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whose_certificate_is_refused_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let generated = tls::generate(folder.path(), &["127.0.0.1".to_owned()], 1).unwrap();
+    let trusted_ca = Some(generated.pair.certificate.clone());
+    let dialling = tls::Settings {
+        pair: Some(generated.pair.clone()),
+        skip_server_check: true,
+        ..tls::Settings::default()
+    };
+    let names = tls::Names::of(vec!["nobody".to_owned()], Vec::new()).unwrap();
+    let accepting = tls::Settings { trusted_ca, client_cert_auth: true, names, ..dialling.clone() };
+    let acceptor = tls::Acceptor::new(&accepting, &["http/1.1"]).unwrap();
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    let member = Member::start_within(1, address, CLUSTER, PATIENT, Some(acceptor), None).await;
+    let connector = tls::Connector::new(&dialling, &[]).unwrap();
+    let client = PeerClient::new(Dialler::new(PATIENCE, Some(connector)));
+    let url = format!("https://{}", member.address);
+    let refused = client.call(&url, Question::get("/raft/probing"), PATIENCE).await.unwrap_err();
+    assert_eq!(refused.to_string(), "remote error: tls: bad certificate");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_snapshot_without_a_database_does_not_reach_raft() {
     let mut members = connected([1, 2]).await;
     let metadata =
