@@ -367,7 +367,11 @@ fn refuse_what_is_not_there(values: &Values) -> Result<(), String> {
             && given.value != flag.default
             && !asks_for_nothing(flag.kind, given, flag.default)
         {
+            let stage = Lookup { values }.text("v2-deprecation");
             return Err(match flag.name {
+                "enable-v2" if stage != "not-yet" => {
+                    format!("--enable-v2 and --v2-deprecation={stage} are mutually exclusive")
+                }
                 "enable-v2" | "experimental-enable-v2v3" => format!(
                     "--{}={}: the v2 API is gone; etcd 3.6 has no such flag either. Clients speak v3 (ETCDCTL_API=3)",
                     given.as_name, given.value

@@ -35,6 +35,10 @@ fn the_stages_of_the_v2_api_are_those_of_the_version() {
         run(&[&format!("--emulated-version={version}"), &format!("--v2-deprecation={stage}")])
     };
     assert!(stage("3.5", "not-yet").is_ok());
+    assert_eq!(
+        refused(&["--enable-v2", "--v2-deprecation=write-only"]),
+        "--enable-v2 and --v2-deprecation=write-only are mutually exclusive"
+    );
     for version in ["3.6", "3.7"] {
         let why = "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"";
         assert_eq!(stage(version, "not-yet").unwrap_err(), Stop::Usage(why.to_owned()));
