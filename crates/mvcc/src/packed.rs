@@ -47,7 +47,6 @@ pub(crate) struct PackedMap<T> {
     /// Never empty; nor is any branch. Only the only leaf may be empty. What precedes the second key of a run belongs to
     /// its first entry, whatever the first key is.
     root: Run<Box<Branch<T>>>,
-    len: usize,
 }
 
 impl<T> Default for Run<T> {
@@ -58,14 +57,16 @@ impl<T> Default for Run<T> {
 
 impl<T> Default for PackedMap<T> {
     fn default() -> Self {
-        PackedMap { root: Run::of_one(&[], Box::new(Run::of_one(&[], Run::default()))), len: 0 }
+        PackedMap { root: Run::of_one(&[], Box::new(Run::of_one(&[], Run::default()))) }
     }
 }
 
 impl<T> PackedMap<T> {
     /// Number of keys.
+    #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
-        self.len
+        let leaves = self.root.values.iter().flat_map(|branch| &branch.values);
+        leaves.map(Run::len).sum()
     }
 
     /// Returns the value of a key.
@@ -100,7 +101,6 @@ impl<T> PackedMap<T> {
             Err(place) => place,
         };
         let (value, result) = insert();
-        self.len += 1;
         if let Some(next) = leaf.insert_or_split(place, key, value, LEAF_KEYS) {
             let lowest: Box<[u8]> = separator(leaf.key(leaf.len() - 1), next.key(0)).into();
             if let Some(next) = branch.insert_or_split(leaf_place + 1, &lowest, next, BRANCH_LEAVES)
@@ -121,7 +121,6 @@ impl<T> PackedMap<T> {
         let leaf = &mut branch.values[leaf_place];
         let place = leaf.search(key).ok()?;
         let value = leaf.remove(place);
-        self.len -= 1;
         self.tidy(branch_place, leaf_place);
         Some(value)
     }
@@ -168,7 +167,6 @@ impl<T> PackedMap<T> {
             None
         };
         if removed > 0 {
-            self.len -= removed;
             self.tidy(branch_place, leaf_place);
         }
         next
