@@ -322,6 +322,8 @@ pub(crate) fn start(config: &Config, version: Version, has_begun: bool) {
         ("auto-compaction-interval", retention),
         ("downgrade-check-interval", go_duration(config.downgrade_check_interval).into()),
         ("max-learners", config.max_learners.into()),
+        // The stage that is enforced, whatever was asked for.
+        ("v2-deprecation", if version.minor >= 6 { "write-only" } else { "not-yet" }.into()),
     ];
     tracing::info!(zap_fields = json!(fields).to_string(), "starting an etcd server");
 }
