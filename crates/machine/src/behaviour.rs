@@ -100,6 +100,24 @@ impl Version {
         self.has(32, 12, 0)
     }
 
+    /// A `client-api-version` that is no text is refused.
+    #[must_use]
+    pub const fn checks_client_version(self) -> bool {
+        self.minor >= 6
+    }
+
+    /// Revocations of leases can be given priority.
+    #[must_use]
+    pub const fn has_priorities(self) -> bool {
+        self.minor >= 7
+    }
+
+    /// Calls are timed by what they ask for, and the sending of watch responses is.
+    #[must_use]
+    pub const fn times_requests(self) -> bool {
+        self.minor >= 7
+    }
+
     /// A token may come as `Bearer TOKEN`.
     #[must_use]
     pub const fn knows_bearer(self) -> bool {

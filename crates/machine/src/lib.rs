@@ -54,6 +54,7 @@ pub use committed::{Committed, Payload};
 pub use fatal::{Fatal, OpenError};
 pub use machine::{Machine, Options, SharedLessor};
 pub use membership::{ConfChangeContext, Downgrade, Member, Membership, PeerChange};
+pub use op_name::op_name;
 pub use outcome::{Answer, Applied, Effect, Outcome, RequestError, Response};
 pub use quota::Quota;
 

@@ -3,7 +3,8 @@
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 
 /// The name of a request.
-pub(crate) fn op_name(op: &Op) -> &'static str {
+#[must_use]
+pub fn op_name(op: &Op) -> &'static str {
     match op {
         Op::Range(_) => "Range",
         Op::Put(_) => "Put",
@@ -31,10 +32,10 @@ pub(crate) fn op_name(op: &Op) -> &'static str {
         Op::AuthRoleGrantPermission(_) => "AuthRoleGrantPermission",
         Op::AuthRoleRevokePermission(_) => "AuthRoleRevokePermission",
         Op::AuthRoleList(_) => "AuthRoleList",
-        Op::V2(_)
-        | Op::ClusterVersionSet(_)
-        | Op::ClusterMemberAttrSet(_)
-        | Op::DowngradeInfoSet(_)
-        | Op::DowngradeVersionTest(_) => "unknown",
+        Op::ClusterVersionSet(_) => "ClusterVersionSet",
+        Op::ClusterMemberAttrSet(_) => "ClusterMemberAttrSet",
+        Op::DowngradeInfoSet(_) => "DowngradeInfoSet",
+        Op::DowngradeVersionTest(_) => "DowngradeVersionTest",
+        Op::V2(_) => "unknown",
     }
 }

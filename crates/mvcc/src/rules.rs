@@ -23,6 +23,11 @@ impl Rules {
         self.minor >= 6
     }
 
+    /// From 3.7 on, a put of a txn is refused for a lease that is not there before it is for a key that is not.
+    pub(crate) const fn checks_leases_first(self) -> bool {
+        self.minor >= 7
+    }
+
     /// From 3.7 on, an answer of keys alone comes from the index, which knows no leases: they are 0.
     pub(crate) const fn answers_keys_from_index(self) -> bool {
         self.minor >= 7

@@ -211,14 +211,19 @@ fn check_put<'r>(
 ) -> Result<(), Error> {
     match op {
         Request::RequestPut(request) => {
+            let lacks_lease = request.lease != 0 && !lease_exists(request.lease);
+            let no_lease = || RequestError::LeaseNotFound { lease: request.lease };
+            if lacks_lease && source.rules().checks_leases_first() {
+                return Err(no_lease().into());
+            }
             if request.ignore_value || request.ignore_lease {
                 let is_deleted = deleted.iter().any(|range| range.contains(&request.key));
                 if is_deleted || source.find(&request.key, source.at)?.is_none() {
                     return Err(RequestError::KeyNotFound.into());
                 }
             }
-            if request.lease != 0 && !lease_exists(request.lease) {
-                return Err(RequestError::LeaseNotFound { lease: request.lease }.into());
+            if lacks_lease {
+                return Err(no_lease().into());
             }
         }
         Request::RequestDeleteRange(request) => {

@@ -439,12 +439,19 @@ fn a_put_that_keeps_what_the_same_txn_deleted_is_refused() {
 
 #[test]
 fn which_error_wins_differs_between_a_put_and_a_txn() {
-    // 3.5: a put looks up its lease first, the checks of a txn look for the key first.
+    // A put looks up its lease first, the checks of a txn look for the key first, before 3.7.
     let mut fixture = Fixture::new();
     let put = PutRequest { ignore_value: true, lease: 77, ..put_request("k", "") };
     let error = fixture.put(&put, &BTreeSet::new()).unwrap_err();
     assert_eq!(refused(&error), Refused::LeaseNotFound);
-    // All puts are checked before all ranges.
+    let success = vec![op(Request::RequestPut(put.clone()))];
+    let request = TxnRequest { success, ..Default::default() };
+    for (minor, expected) in [(6, Refused::KeyNotFound), (7, Refused::LeaseNotFound)] {
+        let mut fixture = Fixture::open_as(SimDisk::new(), Rules::of_minor(minor));
+        let error = fixture.store.txn(&mut fixture.writer, &request, &|_| false).unwrap_err();
+        assert_eq!(refused(&error), expected, "3.{minor}");
+    }
+    // In 3.5, all puts are checked before all ranges.
     let future = RangeRequest { key: "k".into(), revision: 9, ..Default::default() };
     let success = vec![op(Request::RequestRange(future)), op(Request::RequestPut(put))];
     let request = TxnRequest { success, ..Default::default() };

@@ -10,6 +10,9 @@
 //!    └────── too large to copy: buffer and all at once ──────────►
 //! ```
 //!
+//! What is read and written is shown to [`Pings`] where the policy on them is to be kept. A connection with too many of them reads
+//! its end, and the last that it writes is the reason.
+//!
 //! A turn costs a caller who is alone a way around the executor, which is often another thread. So a connection on which turns
 //! have brought nothing for a while writes at once, and only tries again now and then.
 
@@ -17,12 +20,14 @@ use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::server::Connected;
 
 use crate::access::ConnectionInfo;
+use crate::pings::Pings;
 
 /// What does not fit is written through: above it, copying costs more than a system call.
 const BUFFER_BYTES: usize = 16 * 1024;
@@ -44,6 +49,10 @@ pub(crate) struct Gathered<S> {
     fruitless: u8,
     /// Flushes that still go without a turn.
     left_out: u8,
+    /// Where clients must not ping as they like.
+    pings: Option<Box<Pings>>,
+    /// The client is being sent away.
+    is_over: bool,
 }
 
 /// Where a connection is between two flushes.
@@ -59,7 +68,40 @@ enum Stage {
 
 impl<S> Gathered<S> {
     pub(crate) fn new(inner: S) -> Self {
-        Self { inner, buffer: BytesMut::new(), stage: Stage::Open, fruitless: 0, left_out: 0 }
+        Self {
+            inner,
+            buffer: BytesMut::new(),
+            stage: Stage::Open,
+            fruitless: 0,
+            left_out: 0,
+            pings: None,
+            is_over: false,
+        }
+    }
+
+    /// The same, whose client is sent away if it pings too often.
+    pub(crate) fn with_pings(self, pings: Pings) -> Self {
+        Self { pings: Some(Box::new(pings)), ..self }
+    }
+
+    /// Shows the first bytes of these parts to the policy on pings.
+    fn show_written(&mut self, parts: &[IoSlice<'_>], count: usize) {
+        let Some(pings) = &mut self.pings else { return };
+        let mut left = count;
+        for part in parts {
+            let (shown, _) = part.split_at(part.len().min(left));
+            pings.send(shown);
+            left -= shown.len();
+        }
+    }
+
+    /// Says why a connection ends whose client is sent away, if that can be said now. The last that it says.
+    fn say_farewell(&mut self) {
+        if std::mem::take(&mut self.is_over)
+            && let Some(farewell) = self.pings.take().and_then(|pings| pings.farewell())
+        {
+            self.buffer.extend_from_slice(&farewell);
+        }
     }
 
     fn give_turn(&mut self, context: &Context<'_>) -> Poll<()> {
@@ -125,7 +167,19 @@ impl<S: AsyncRead + Unpin> AsyncRead for Gathered<S> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_read(context, buffer)
+        let this = &mut *self;
+        let Some(pings) = &mut this.pings else {
+            return Pin::new(&mut this.inner).poll_read(context, buffer);
+        };
+        if pings.are_too_many() {
+            // That nothing is read is the end. What is there to be written is written, answers to pings too.
+            this.is_over = true;
+            return Poll::Ready(Ok(()));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut this.inner).poll_read(context, buffer))?;
+        pings.receive(buffer.filled().get(before..).unwrap_or_default(), Instant::now);
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -145,8 +199,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     ) -> Poll<io::Result<usize>> {
         let offered = parts.iter().map(|part| part.len()).sum::<usize>();
         if self.buffer.len() + offered > BUFFER_BYTES {
-            return self.write_through(context, parts);
+            let written = ready!(self.write_through(context, parts))?;
+            self.show_written(parts, written);
+            return Poll::Ready(Ok(written));
         }
+        self.show_written(parts, offered);
         for part in parts {
             self.buffer.extend_from_slice(part);
         }
@@ -167,6 +224,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.say_farewell();
         ready!(self.write_buffer(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
     }
@@ -273,6 +331,28 @@ mod tests {
             assert!(flush(&mut connection).is_pending());
             assert!(flush(&mut connection).is_ready());
         }
+    }
+
+    #[tokio::test]
+    async fn whoever_pings_too_often_is_told_and_sent_away() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0 a ping ";
+        let (mut client, server) = tokio::io::duplex(1024);
+        let mut server =
+            Gathered::new(server).with_pings(Pings::new(std::time::Duration::from_secs(5)));
+        client.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        client.write_all(&PING.repeat(5)).await.unwrap();
+        let mut read = Vec::new();
+        server.read_to_end(&mut read).await.unwrap();
+        assert_eq!(read.len(), 24 + 5 * PING.len(), "what came is taken");
+        // The last ping is answered, then comes the reason.
+        server.write_all(b"\0\0\x08\x06\x01\0\0\0\0 answer ").await.unwrap();
+        server.shutdown().await.unwrap();
+        drop(server);
+        let mut told = Vec::new();
+        client.read_to_end(&mut told).await.unwrap();
+        assert!(told[8..].starts_with(b"\0 answer \0\0\x16\x07"), "{told:?}");
+        assert!(told.ends_with(b"\0\0\0\x0btoo_many_pings"), "{told:?}");
     }
 
     proptest! {

@@ -29,6 +29,7 @@ use tonic::service::Routes;
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
 use crate::gathered::Gathered;
+use crate::pings::Pings;
 use crate::socket;
 
 /// The first byte of a TLS handshake.
@@ -147,6 +148,8 @@ pub(crate) struct GrpcOptions {
     max_concurrent_streams: u32,
     keepalive_interval: Option<Duration>,
     keepalive_timeout: Duration,
+    /// Shortest time between two pings of a client.
+    keepalive_min_time: Duration,
 }
 
 impl GrpcOptions {
@@ -156,6 +159,7 @@ impl GrpcOptions {
             keepalive_interval: Some(config.keepalive_interval)
                 .filter(|interval| !interval.is_zero()),
             keepalive_timeout: config.keepalive_timeout,
+            keepalive_min_time: config.keepalive_min_time,
         }
     }
 }
@@ -253,10 +257,38 @@ pub(crate) async fn serve(
     };
     let is_mixed = listener.security == Security::Mixed;
     let (door, tls) = listener.into_parts(tls);
-    let incoming = Incoming { door, tls, is_mixed, handshakes: JoinSet::new(), pause: None };
+    let incoming = Incoming {
+        door,
+        tls,
+        is_mixed,
+        handshakes: JoinSet::new(),
+        pause: None,
+        pings: PingPolicy {
+            min: options.keepalive_min_time,
+            // As in etcd, where another server takes secured connections that may carry both.
+            holds_when_secured: traffic == Traffic::Grpc,
+        },
+    };
     let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped).await;
     if let Err(error) = served {
         tracing::error!(address, error = %error, "listener failed");
+    }
+}
+
+/// How often clients may ping.
+#[derive(Debug, Clone, Copy)]
+struct PingPolicy {
+    /// Shortest time between two pings.
+    min: Duration,
+    /// Whether that holds for secured connections.
+    holds_when_secured: bool,
+}
+
+impl PingPolicy {
+    fn connection(self, stream: tls::Stream) -> Gathered<tls::Stream> {
+        let holds = self.holds_when_secured || !stream.is_secure();
+        let connection = Gathered::new(stream);
+        if holds { connection.with_pings(Pings::new(self.min)) } else { connection }
     }
 }
 
@@ -270,6 +302,7 @@ struct Incoming {
     handshakes: JoinSet<Option<tls::Stream>>,
     /// Until when nobody is let in.
     pause: Option<Pin<Box<Sleep>>>,
+    pings: PingPolicy,
 }
 
 impl Incoming {
@@ -299,7 +332,7 @@ impl Stream for Incoming {
             };
             socket::set_up_any(&socket);
             let Some(acceptor) = self.tls.clone() else {
-                return Poll::Ready(Some(Ok(Gathered::new(tls::Stream::Plain(socket)))));
+                return Poll::Ready(Some(Ok(self.pings.connection(tls::Stream::Plain(socket)))));
             };
             let is_mixed = self.is_mixed;
             self.handshakes.spawn(async move {
@@ -312,7 +345,7 @@ impl Stream for Incoming {
         // The set says that it is empty at once, and is asked again when a connection has come.
         while let Poll::Ready(Some(ended)) = self.handshakes.poll_join_next(context) {
             if let Ok(Some(stream)) = ended {
-                return Poll::Ready(Some(Ok(Gathered::new(stream))));
+                return Poll::Ready(Some(Ok(self.pings.connection(stream))));
             }
         }
         Poll::Pending

@@ -279,6 +279,7 @@ impl Member {
             epoch,
             metrics: Arc::clone(&metrics),
             compacted: watch::channel(finished_compaction).0,
+            defragmentations: watch::channel(0).0,
             config,
         });
         let config = &core.config;

@@ -29,6 +29,8 @@ use crate::reads::{ReadError, Reads};
 
 /// A member whose state machine is further behind its log than this takes no more proposals: etcd's `maxGapBetweenApplyAndCommitIndex`.
 const APPLY_GAP_MAX: u64 = 5000;
+/// The same for what has priority.
+const PRIORITY_GAP_MAX: u64 = 2 * APPLY_GAP_MAX;
 
 /// What became of a proposal.
 #[derive(Debug, Clone)]
@@ -102,6 +104,8 @@ pub(crate) struct Core {
     pub(crate) epoch: Instant,
     /// The last compaction whose work is done.
     pub(crate) compacted: watch::Sender<i64>,
+    /// Defragmentations under way during which this member is to say that it serves nothing.
+    pub(crate) defragmentations: watch::Sender<usize>,
 }
 
 impl Core {
@@ -223,31 +227,64 @@ impl Core {
         credentials: &Credentials,
         op: Op,
     ) -> Result<Answer, Refusal> {
-        self.check_gap()?;
+        self.check_gap(&op)?;
         let identity = self.identify(credentials).await?;
         self.propose_by(identity, op, Input::Propose, true).await
     }
 
     /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
-        self.check_gap()?;
+        self.check_gap(&op)?;
         self.propose_by(None, op, Input::Propose, true).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
-        self.check_gap()?;
+        self.check_gap(&op)?;
         self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false).await
     }
 
-    fn check_gap(&self) -> Result<(), Refusal> {
-        if self.board.commit().0 > self.board.applied().0 + APPLY_GAP_MAX {
-            return Err(Refusal::TooManyRequests);
-        }
-        Ok(())
+    /// Refuses what is proposed while the state machine is too far behind.
+    fn check_gap(&self, op: &Op) -> Result<(), Refusal> {
+        let gap = self.board.commit().0.saturating_sub(self.board.applied().0);
+        if self.admits(op, gap) { Ok(()) } else { Err(Refusal::TooManyRequests) }
     }
 
+    /// Whether this is still proposed so many entries before the state machine.
+    fn admits(&self, op: &Op, gap: u64) -> bool {
+        // What ends leases makes room.
+        let has_priority = matches!(op, Op::LeaseRevoke(_))
+            && self.config.prioritizes_revocations
+            && self.version.has_priorities();
+        gap <= if has_priority { PRIORITY_GAP_MAX } else { APPLY_GAP_MAX }
+    }
+
+    /// Brings a request through the log, and says how long that took.
     async fn propose_by(
+        &self,
+        identity: Option<Identity>,
+        op: Op,
+        input: impl Fn(Proposal) -> Input,
+        is_repeated: bool,
+    ) -> Result<Answer, Refusal> {
+        let Some(requests) = &self.metrics.requests else {
+            return self.propose_untimed(identity, op, input, is_repeated).await;
+        };
+        let (name, begun) = (machine::op_name(&op), Instant::now());
+        let answer = self.propose_untimed(identity, op, input, is_repeated).await;
+        // As in etcd: what was refused where it was applied was served, and so was what nobody heard of in time.
+        let was_proposed = !matches!(
+            answer,
+            Err(Refusal::TooLarge
+                | Refusal::TooManyRequests
+                | Refusal::NoLeaderInTime
+                | Refusal::Dropped)
+        );
+        requests.answered(name, was_proposed, begun.elapsed());
+        answer
+    }
+
+    async fn propose_untimed(
         &self,
         identity: Option<Identity>,
         op: Op,
@@ -429,5 +466,35 @@ impl ApplyRequests {
     /// Says that a compaction's work is done.
     pub(crate) fn compaction_finished(&self, revision: i64) {
         self.core.compaction_finished(revision);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::etcdserverpb::{LeaseRevokeRequest, PutRequest};
+
+    use super::*;
+    use crate::member::unconnected;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn revocations_go_on_where_they_have_priority() {
+        let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id: 7 });
+        let put = Op::Put(PutRequest::default());
+        for (version, is_on, max) in
+            [("3.7", true, 10_000), ("3.7", false, 5_000), ("3.6", true, 5_000)]
+        {
+            let dir = tempfile::tempdir().unwrap();
+            let (member, _) = unconnected::start_without_leader(Config {
+                emulated_version: Some(crate::version::parse_emulated(version).unwrap()),
+                prioritizes_revocations: is_on,
+                ..unconnected::config(dir.path())
+            });
+            let core = unconnected::core(&member);
+            assert!(
+                core.admits(&revoke, max) && !core.admits(&revoke, max + 1),
+                "{version} {is_on}"
+            );
+            assert!(core.admits(&put, 5_000) && !core.admits(&put, 5_001), "{version} {is_on}");
+        }
     }
 }

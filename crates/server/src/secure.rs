@@ -69,7 +69,8 @@ impl Secured {
         Ok(Self {
             clients: acceptor(Side::Clients, &of_clients(config), &clients, CLIENT_PROTOCOLS)?,
             peers: acceptor(Side::Peers, &config.listen_peer_urls, &peers, PEER_PROTOCOLS)?,
-            dialler: Dialler::new(config.peer_dial_limit(), connector),
+            dialler: Dialler::new(config.peer_dial_limit(), connector)
+                .coming_from(config.local_address()),
         })
     }
 }

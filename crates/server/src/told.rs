@@ -11,7 +11,7 @@ use proto::etcdserverpb::request_op::Request as TxnOp;
 use proto::etcdserverpb::{Compare, InternalRaftRequest, RangeRequest, RequestOp, TxnRequest};
 use serde_json::{Value, json};
 
-use crate::config::{AutoCompaction, ClusterState, Config, Url};
+use crate::config::{AutoCompaction, ClusterState, Config, Feature, Url};
 use crate::version::{OWN, Version};
 
 /// Operations of a transaction that a line names; the others are counted.
@@ -227,6 +227,12 @@ fn keys(key: &[u8], end: &[u8]) -> String {
     }
 }
 
+/// `A=true,B=false`.
+fn features(features: &[Feature]) -> String {
+    let shown = features.iter().map(|feature| format!("{}={}", feature.name, feature.is_on));
+    shown.collect::<Vec<_>>().join(",")
+}
+
 /// URLs without the passwords that are in them.
 pub(crate) fn urls(urls: &[Url]) -> Vec<String> {
     urls.iter().map(Url::without_password).collect()
@@ -312,7 +318,7 @@ pub(crate) fn start(config: &Config, version: Version, has_begun: bool) {
         ("max-request-bytes", config.max_request_bytes.into()),
         ("max-concurrent-streams", config.max_concurrent_streams.into()),
         ("pre-vote", config.pre_vote.into()),
-        ("feature-gates", config.feature_gates.clone().into()),
+        ("feature-gates", features(&config.features).into()),
         ("initial-corrupt-check", config.initial_corrupt_check.into()),
         ("corrupt-check-time-interval", go_duration(config.corrupt_check_time).into()),
         ("compact-check-time-enabled", config.compact_hash_check_enabled.into()),

@@ -18,8 +18,6 @@ const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
 /// etcd raises a shorter interval to this.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
-/// etcd's default of `--grpc-keepalive-min-time`.
-const KEEPALIVE_MIN: Duration = Duration::from_secs(5);
 /// etcd raises shorter timeouts to this.
 const RAFT_TIMEOUT_MIN: Duration = Duration::from_secs(5);
 /// How etcd begins about URLs in a file that cannot be read: this alone goes to stderr, not to the log.
@@ -272,7 +270,10 @@ pub(super) fn build(
         bootstrap_defrag_threshold_mib: get.integer("bootstrap-defrag-threshold-megabytes")?,
         unsafe_no_fsync: get.boolean("unsafe-no-fsync")?,
         socket_reuse_port: get.boolean("socket-reuse-port")?,
-        feature_gates: gates.summary(),
+        stops_grpc_on_defrag: gates.is_on("StopGRPCServiceOnDefrag"),
+        prioritizes_revocations: gates.is_on("PriorityRequest"),
+        binds_advertised_address: gates.is_on("SetMemberLocalAddr"),
+        features: gates.into_features(),
         // The program's business: flags are only a part of it.
         command_line: Vec::new(),
         name,
@@ -281,12 +282,6 @@ pub(super) fn build(
         notices.push(Notice::Warning(format!(
             "the watch progress notify interval is raised from {progress:?} to {WATCH_PROGRESS_MIN:?}"
         )));
-    }
-    if config.keepalive_min_time != KEEPALIVE_MIN {
-        notices.push(Notice::Warning(
-            "--grpc-keepalive-min-time has no effect: clients that ping too often are not turned away"
-                .to_owned(),
-        ));
     }
     for name in ["raft-read-timeout", "raft-write-timeout"] {
         if get.is_given(name) && get.duration(name)? < RAFT_TIMEOUT_MIN {

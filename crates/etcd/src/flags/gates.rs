@@ -3,6 +3,8 @@
 //! A gate is given by `--feature-gates` or by its flag of 3.5, not by both. `AllAlpha` and `AllBeta` switch every gate of that
 //! stage that is not named itself.
 
+use server::config::Feature;
+
 use super::config::Lookup;
 use super::go;
 
@@ -13,15 +15,14 @@ pub(super) enum Stage {
     Beta,
 }
 
-/// Whether this program does what the gate asks for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Effect {
-    /// It does.
-    Served,
-    /// Nothing that can be observed depends on it: both values are right.
-    None,
-    /// It is refused when turned on.
-    Refused,
+impl Stage {
+    /// etcd's name of it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Alpha => "ALPHA",
+            Self::Beta => "BETA",
+        }
+    }
 }
 
 /// One gate.
@@ -32,89 +33,61 @@ pub(super) struct Gate {
     pub(super) stage: Stage,
     /// The flag of 3.5 and 3.6 that it replaces.
     flag: Option<&'static str>,
-    effect: Effect,
 }
 
-const fn gate(
-    name: &'static str,
-    default: bool,
-    stage: Stage,
-    flag: Option<&'static str>,
-    effect: Effect,
-) -> Gate {
-    Gate { name, default, stage, flag, effect }
+const fn gate(name: &'static str, default: bool, stage: Stage, flag: Option<&'static str>) -> Gate {
+    Gate { name, default, stage, flag }
 }
 
 /// The gates of 3.6 and 3.7.
 pub(super) const GATES: &[Gate] = &[
-    gate(
-        "CompactHashCheck",
-        false,
-        Stage::Alpha,
-        Some("experimental-compact-hash-check-enabled"),
-        Effect::Served,
-    ),
-    // A keep-alive never waits for what is applied here.
-    gate("FastLeaseKeepAlive", true, Stage::Beta, None, Effect::None),
-    gate(
-        "InitialCorruptCheck",
-        false,
-        Stage::Alpha,
-        Some("experimental-initial-corrupt-check"),
-        Effect::Served,
-    ),
-    gate(
-        "LeaseCheckpoint",
-        false,
-        Stage::Alpha,
-        Some("experimental-enable-lease-checkpoint"),
-        Effect::Served,
-    ),
+    gate("CompactHashCheck", false, Stage::Alpha, Some("experimental-compact-hash-check-enabled")),
+    // Both are right: it says only whether the renewal of a lease that is there waits for others to be applied.
+    gate("FastLeaseKeepAlive", true, Stage::Beta, None),
+    gate("InitialCorruptCheck", false, Stage::Alpha, Some("experimental-initial-corrupt-check")),
+    gate("LeaseCheckpoint", false, Stage::Alpha, Some("experimental-enable-lease-checkpoint")),
     gate(
         "LeaseCheckpointPersist",
         false,
         Stage::Alpha,
         Some("experimental-enable-lease-checkpoint-persist"),
-        Effect::Served,
     ),
-    gate("PriorityRequest", false, Stage::Alpha, None, Effect::Refused),
-    gate("SetMemberLocalAddr", false, Stage::Alpha, None, Effect::Refused),
+    gate("PriorityRequest", false, Stage::Alpha, None),
+    gate("SetMemberLocalAddr", false, Stage::Alpha, None),
     gate(
         "StopGRPCServiceOnDefrag",
         false,
         Stage::Alpha,
         Some("experimental-stop-grpc-service-on-defrag"),
-        Effect::Refused,
     ),
-    // Checks of a transaction read from a view that writers do not touch.
+    // Nothing depends on it: checks of a transaction read from a view that writers do not touch.
     gate(
         "TxnModeWriteWithSharedBuffer",
         true,
         Stage::Beta,
         Some("experimental-txn-mode-write-with-shared-buffer"),
-        Effect::None,
     ),
 ];
 
 /// The gates' values.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Gates(Vec<(&'static str, bool)>);
+pub(super) struct Gates(Vec<Feature>);
 
 impl Gates {
     /// Whether the gate of that name is on.
     pub(super) fn is_on(&self, name: &str) -> bool {
-        self.0.iter().any(|(known, on)| *known == name && *on)
+        self.0.iter().any(|feature| feature.name == name && feature.is_on)
     }
 
-    /// `A=true,B=false`, with every gate.
-    pub(super) fn summary(&self) -> String {
-        self.0.iter().map(|(name, on)| format!("{name}={on}")).collect::<Vec<_>>().join(",")
+    /// All of them, the switches of whole stages included, by name.
+    pub(super) fn into_features(self) -> Vec<Feature> {
+        self.0
     }
 
     /// Reads what was given.
     ///
     /// # Errors
-    /// etcd's texts; or that a gate asks for what is not there.
+    /// etcd's texts.
     pub(super) fn of(get: &Lookup<'_>) -> Result<Self, String> {
         let text = get.text("feature-gates");
         let given = parse(&text)?;
@@ -123,7 +96,17 @@ impl Gates {
             Stage::Alpha => named("AllAlpha"),
             Stage::Beta => named("AllBeta"),
         };
-        let mut values = Vec::with_capacity(GATES.len());
+        let mut features: Vec<Feature> = [Stage::Alpha, Stage::Beta]
+            .into_iter()
+            .map(|stage| Feature {
+                name: match stage {
+                    Stage::Alpha => "AllAlpha",
+                    Stage::Beta => "AllBeta",
+                },
+                stage: stage.name(),
+                is_on: bulk(stage).unwrap_or(false),
+            })
+            .collect();
         for gate in GATES {
             let from_flag = match gate.flag.filter(|flag| get.is_given(flag)) {
                 Some(flag) => {
@@ -143,21 +126,9 @@ impl Gates {
                 .or_else(|| named(gate.name))
                 .or_else(|| bulk(gate.stage))
                 .unwrap_or(gate.default);
-            // A gate that a bulk switch turned on was not asked for by name: it stays off, as in a version without it.
-            let is_asked_for = from_flag.or_else(|| named(gate.name)) == Some(true);
-            if gate.effect == Effect::Refused && on {
-                if is_asked_for {
-                    return Err(format!(
-                        "the feature gate {} is not served by retcd yet; only {}=false is accepted",
-                        gate.name, gate.name
-                    ));
-                }
-                values.push((gate.name, false));
-            } else {
-                values.push((gate.name, on));
-            }
+            features.push(Feature { name: gate.name, stage: gate.stage.name(), is_on: on });
         }
-        let gates = Self(values);
+        let gates = Self(features);
         if gates.is_on("LeaseCheckpointPersist") && !gates.is_on("LeaseCheckpoint") {
             return Err(
                 match get.is_given("experimental-enable-lease-checkpoint-persist") {

@@ -193,7 +193,6 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
         (&["--proxy=on"][..], "--proxy=on"),
         (&["--enable-v2"], "--enable-v2=true"),
         (&["--discovery=http://x/y"], "--discovery=http://x/y"),
-        (&["--feature-gates=SetMemberLocalAddr=true"], "SetMemberLocalAddr"),
         (&["--enable-distributed-tracing"], "--enable-distributed-tracing=true"),
     ] {
         let why = refused(args);
@@ -416,13 +415,19 @@ fn gates_come_by_name_in_bulk_and_by_their_old_flags() {
     assert!(of(&["--feature-gates=LeaseCheckpoint=true"]).lease_checkpoint_interval.is_some());
     let bulk =
         of(&["--feature-gates=AllAlpha=true,InitialCorruptCheck=false,CompactHashCheck=false"]);
-    assert!(bulk.lease_checkpoint_persist && !bulk.feature_gates.contains("PriorityRequest=true"));
+    assert!(bulk.lease_checkpoint_persist && bulk.prioritizes_revocations);
+    assert!(bulk.stops_grpc_on_defrag && bulk.binds_advertised_address);
+    assert!(!bulk.initial_corrupt_check && !bulk.compact_hash_check_enabled);
+    let is_on = |config: &server::Config, name| {
+        config.features.iter().find(|f| f.name == name).unwrap().is_on
+    };
+    assert!(is_on(&bulk, "AllAlpha") && !is_on(&bulk, "AllBeta"));
+    assert!(of(&["--experimental-stop-grpc-service-on-defrag"]).stops_grpc_on_defrag);
     assert!(of(&["--experimental-enable-lease-checkpoint"]).lease_checkpoint_interval.is_some());
-    assert!(
-        of(&["--experimental-txn-mode-write-with-shared-buffer=false"])
-            .feature_gates
-            .contains("TxnModeWriteWithSharedBuffer=false")
-    );
+    assert!(!is_on(
+        &of(&["--experimental-txn-mode-write-with-shared-buffer=false"]),
+        "TxnModeWriteWithSharedBuffer"
+    ));
 }
 
 #[test]

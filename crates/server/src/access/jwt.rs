@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use base64::Engine as _;
 use jsonwebtoken::jwk::Jwk;
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
@@ -15,8 +16,8 @@ use super::Identity;
 use super::tokens::{TokenError, TokenOptionsError};
 
 const METHOD: &str = "sign-method";
-const PUBLIC_KEY: &str = "pub-key";
-const PRIVATE_KEY: &str = "priv-key";
+pub(super) const PUBLIC_KEY: &str = "pub-key";
+pub(super) const PRIVATE_KEY: &str = "priv-key";
 const TTL: &str = "ttl";
 
 /// etcd's lifetime where none is asked for.
@@ -57,7 +58,15 @@ struct Claimed {
     username: String,
 }
 
-impl Jwt {
+/// Options of tokens, with what is in the key files.
+pub(super) struct Given {
+    pub(super) method: String,
+    pub(super) public: Option<Vec<u8>>,
+    pub(super) private: Option<Vec<u8>>,
+    pub(super) ttl: Duration,
+}
+
+impl Given {
     /// Reads options and key files.
     pub(super) fn of(options: &BTreeMap<&str, &str>) -> Result<Self, TokenOptionsError> {
         let given = |name: &str| options.get(name).copied().filter(|value| !value.is_empty());
@@ -68,15 +77,11 @@ impl Jwt {
         };
         let read = |name: &str| match given(name) {
             Some(path) => std::fs::read(path)
-                .map(Some)
+                .map(|key| Some(key).filter(|key| !key.is_empty()))
                 .map_err(|source| TokenOptionsError::KeyFile { path: path.into(), source }),
             None => Ok(None),
         };
         let (public, private) = (read(PUBLIC_KEY)?, read(PRIVATE_KEY)?);
-        if method == "ES512" {
-            return Err(TokenOptionsError::Unserved { method: method.to_owned() });
-        }
-        let algorithm: Algorithm = method.parse().map_err(|_| TokenOptionsError::Invalid)?;
         let unknown: Vec<&str> = options
             .keys()
             .copied()
@@ -85,9 +90,15 @@ impl Jwt {
         if !unknown.is_empty() {
             tracing::warn!(keys = ?unknown, "unknown JWT options");
         }
-        let has_key = |key: &Vec<u8>| !key.is_empty();
-        let (signing, verifying) =
-            keys(algorithm, public.filter(has_key), private.filter(has_key))?;
+        Ok(Self { method: method.to_owned(), public, private, ttl })
+    }
+}
+
+impl Jwt {
+    pub(super) fn of(given: Given) -> Result<Self, TokenOptionsError> {
+        let Given { method, public, private, ttl } = given;
+        let algorithm: Algorithm = method.parse().map_err(|_| TokenOptionsError::Invalid)?;
+        let (signing, verifying) = keys(algorithm, public, private)?;
         let mut validation = Validation::new(algorithm);
         // As Go's library: what is there is checked to the second, and nothing has to be there.
         validation.required_spec_claims.clear();
@@ -128,13 +139,25 @@ impl Jwt {
             .map_err(|error| tracing::warn!(error = %error, "failed to parse a JWT token"))
             .ok()?
             .claims;
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "a float becomes the nearest number of the type, and below zero nobody"
-        )]
-        let revision = claimed.revision as u64;
-        Some(Identity { user: claimed.username, revision })
+        Some(Identity { user: claimed.username, revision: whole_revision(claimed.revision) })
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "a float becomes the nearest number of the type, and below zero nobody"
+)]
+pub(super) fn whole_revision(revision: f64) -> u64 {
+    revision as u64
+}
+
+/// What is in the first block of that name.
+pub(super) fn pem_block(pem: &[u8], name: &str) -> Option<Vec<u8>> {
+    let text = std::str::from_utf8(pem).ok()?;
+    let (_, rest) = text.split_once(&format!("-----BEGIN {name}-----"))?;
+    let (body, _) = rest.split_once(&format!("-----END {name}-----"))?;
+    let body: String = body.split_whitespace().collect();
+    base64::engine::general_purpose::STANDARD.decode(body).ok()
 }
 
 type Keys = (Option<EncodingKey>, DecodingKey);
@@ -156,7 +179,10 @@ fn keys(
     let signing = private
         .map(|pem| match family {
             AlgorithmFamily::Rsa => EncodingKey::from_rsa_pem(&pem),
-            AlgorithmFamily::Ec => EncodingKey::from_ec_pem(&pem),
+            AlgorithmFamily::Ec => match of_sec1(&pem, algorithm) {
+                Some(pkcs8) => Ok(EncodingKey::from_ec_der(&pkcs8)),
+                None => EncodingKey::from_ec_pem(&pem),
+            },
             AlgorithmFamily::Ed | AlgorithmFamily::Hmac => EncodingKey::from_ed_pem(&pem),
         })
         .transpose()
@@ -175,6 +201,37 @@ fn keys(
         (None, None) => return Err(TokenOptionsError::MissingKey),
     };
     Ok((signing, verifying))
+}
+
+/// The private key of an `EC PRIVATE KEY` block (RFC 5915), which is what `openssl ecparam -genkey` writes, in the form of PKCS #8
+/// (RFC 5958), which is all that the library reads. `None` if there is no such block.
+fn of_sec1(pem: &[u8], algorithm: Algorithm) -> Option<Vec<u8>> {
+    /// `id-ecPublicKey`.
+    const EC: [u8; 9] = [0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    const P256: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
+    const P384: &[u8] = &[0x06, 0x05, 0x2b, 0x81, 0x04, 0x00, 0x22];
+    const SEQUENCE: u8 = 0x30;
+    const OCTETS: u8 = 0x04;
+    const VERSION: [u8; 3] = [0x02, 0x01, 0x00];
+    let key = pem_block(pem, "EC PRIVATE KEY")?;
+    let curve = if algorithm == Algorithm::ES256 { P256 } else { P384 };
+    let kind = der(SEQUENCE, &[&EC[..], curve].concat());
+    Some(der(SEQUENCE, &[&VERSION[..], &kind, &der(OCTETS, &key)].concat()))
+}
+
+/// A value in DER.
+fn der(tag: u8, content: &[u8]) -> Vec<u8> {
+    let length = content.len().to_be_bytes();
+    let used = length.iter().position(|byte| *byte != 0).unwrap_or(length.len() - 1);
+    let length = length.get(used..).unwrap_or_default();
+    let mut value = vec![tag];
+    if content.len() > 127 {
+        // So many bytes of length.
+        value.push(0x80 | u8::try_from(length.len()).unwrap_or(0));
+    }
+    value.extend_from_slice(length);
+    value.extend_from_slice(content);
+    value
 }
 
 fn public_half(

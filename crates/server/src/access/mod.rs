@@ -21,6 +21,7 @@
 //!
 //! Upstream: `server/auth/store.go`, `simple_token.go`, `jwt.go` (3.5.30, 3.7.1), `server/etcdserver/v3_server.go`.
 
+mod es512;
 mod identity;
 mod jwt;
 mod passwords;

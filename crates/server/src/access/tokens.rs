@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use raft::LogIndex;
 
 use super::Identity;
-use super::jwt::Jwt;
+use super::es512::{self, Es512};
+use super::jwt::{Given, Jwt};
 use super::simple::{SimpleTokens, random_prefix};
 use crate::board::Board;
 
@@ -30,12 +31,6 @@ pub enum TokenOptionsError {
     Key {
         /// Which of the two.
         option: &'static str,
-        /// The method.
-        method: String,
-    },
-    /// A method of etcd's that this member does not have.
-    #[error("auth: retcd does not sign tokens with {method}")]
-    Unserved {
         /// The method.
         method: String,
     },
@@ -66,6 +61,7 @@ pub(crate) enum TokenError {
 pub(crate) enum Tokens {
     Simple(SimpleTokens),
     Jwt(Box<Jwt>),
+    Es512(Box<Es512>),
     /// None is given, and none taken.
     None,
 }
@@ -87,7 +83,13 @@ impl Tokens {
         }
         match kind {
             "simple" => Ok(Self::Simple(SimpleTokens::new(simple_ttl))),
-            "jwt" => Ok(Self::Jwt(Box::new(Jwt::of(&named)?))),
+            "jwt" => {
+                let given = Given::of(&named)?;
+                Ok(match given.method.as_str() {
+                    es512::METHOD => Self::Es512(Box::new(Es512::of(given)?)),
+                    _ => Self::Jwt(Box::new(Jwt::of(given)?)),
+                })
+            }
             "" => Ok(Self::None),
             _ => Err(TokenOptionsError::Invalid),
         }
@@ -96,7 +98,7 @@ impl Tokens {
     pub(super) fn prefix(&self) -> String {
         match self {
             Self::Simple(_) => random_prefix(),
-            Self::Jwt(_) | Self::None => String::new(),
+            Self::Jwt(_) | Self::Es512(_) | Self::None => String::new(),
         }
     }
 
@@ -110,6 +112,7 @@ impl Tokens {
         match self {
             Self::Simple(_) => Ok(SimpleTokens::text(prefix, index)),
             Self::Jwt(jwt) => jwt.sign(user, revision),
+            Self::Es512(es512) => es512.sign(user, revision),
             Self::None => Err(TokenError::None),
         }
     }
@@ -131,6 +134,7 @@ impl Tokens {
                 Some(Identity { user: tokens.user_of(token, Instant::now())?, revision })
             }
             Self::Jwt(jwt) => jwt.identify(token),
+            Self::Es512(es512) => es512.identify(token),
             Self::None => None,
         }
     }

@@ -5,6 +5,7 @@
 
 mod url;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -39,6 +40,17 @@ pub enum AutoCompaction {
     Periodic(Duration),
     /// Keeps this many revisions.
     Revision(i64),
+}
+
+/// A feature that can be switched on and off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Feature {
+    /// etcd's name of it.
+    pub name: &'static str,
+    /// How settled etcd considers it: `ALPHA` or `BETA`.
+    pub stage: &'static str,
+    /// Whether it is on.
+    pub is_on: bool,
 }
 
 /// Everything a member is told at start.
@@ -168,8 +180,14 @@ pub struct Config {
     pub unsafe_no_fsync: bool,
     /// Whether other processes may listen on the same ports.
     pub socket_reuse_port: bool,
-    /// The features that are on, for the log: `A=true,B=false`.
-    pub feature_gates: String,
+    /// Whether the health service says that nothing is served while the database is defragmented.
+    pub stops_grpc_on_defrag: bool,
+    /// Whether leases are revoked when the state machine is so far behind its log that nothing else is proposed (3.7).
+    pub prioritizes_revocations: bool,
+    /// Whether connections to members come from the address that this member advertises to them.
+    pub binds_advertised_address: bool,
+    /// The features that can be switched, by name, for the log and the metrics.
+    pub features: Vec<Feature>,
     /// The command line as it may be shown to whoever asks: without passwords.
     pub command_line: Vec<String>,
 }
@@ -207,6 +225,19 @@ impl Config {
     pub fn election_ticks(&self) -> u32 {
         let ticks = self.election.as_millis() / self.heartbeat.as_millis().max(1);
         u32::try_from(ticks).unwrap_or(u32::MAX).max(2)
+    }
+
+    /// Where connections to members come from, if that is to be the address that they know: the first one of the advertised URLs
+    /// that is an address, and not of this machine alone.
+    #[must_use]
+    pub fn local_address(&self) -> Option<IpAddr> {
+        if !self.binds_advertised_address {
+            return None;
+        }
+        self.initial_advertise_peer_urls
+            .iter()
+            .filter_map(|url| url.host().parse::<IpAddr>().ok())
+            .find(|address| !address.is_loopback() && !address.is_unspecified())
     }
 
     /// How long a request may wait for its answer: etcd's 5 s and two election timeouts.
@@ -304,4 +335,29 @@ pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, Stri
         return Err("--initial-cluster names no member".to_owned());
     }
     Ok(members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_local_address_is_the_first_that_others_can_use() {
+        let dir = Path::new("unused");
+        let of = |is_on, urls: &[&str]| {
+            let config = Config {
+                binds_advertised_address: is_on,
+                initial_advertise_peer_urls: urls.iter().map(|u| Url::parse(u).unwrap()).collect(),
+                ..crate::member::unconnected::config(dir)
+            };
+            config.local_address().map(|address| address.to_string())
+        };
+        let urls =
+            ["http://localhost:1", "http://127.0.0.1:2", "http://0.0.0.0:3", "http://[::1]:4"];
+        assert_eq!(of(true, &urls), None);
+        let urls = [&urls[..], &["https://10.0.0.7:5", "http://[fd00::1]:6"]].concat();
+        assert_eq!(of(true, &urls).as_deref(), Some("10.0.0.7"));
+        assert_eq!(of(true, &["http://[fd00::1]:6"]).as_deref(), Some("fd00::1"));
+        assert_eq!(of(false, &urls), None);
+    }
 }

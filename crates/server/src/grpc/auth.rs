@@ -46,7 +46,7 @@ impl Service {
         request: Request<T>,
         op: impl FnOnce(T) -> Op,
     ) -> Result<(Option<ResponseHeader>, Answer), Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         self.bring_for(&credentials, op(request.into_inner())).await
     }
@@ -126,7 +126,7 @@ impl Auth for Service {
         &self,
         request: Request<AuthenticateRequest>,
     ) -> Result<Response<AuthenticateResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         self.log_in(request.get_ref()).await.map(Response::new)
     }
@@ -135,7 +135,7 @@ impl Auth for Service {
         &self,
         request: Request<AuthUserAddRequest>,
     ) -> Result<Response<AuthUserAddResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let mut user = request.into_inner();
         let password = std::mem::take(&mut user.password);
@@ -151,7 +151,7 @@ impl Auth for Service {
         &self,
         request: Request<AuthUserChangePasswordRequest>,
     ) -> Result<Response<AuthUserChangePasswordResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let mut user = request.into_inner();
         let password = std::mem::take(&mut user.password);

@@ -59,7 +59,7 @@ impl Cluster for Service {
         &self,
         request: Request<MemberAddRequest>,
     ) -> Result<Response<MemberAddResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
         let peer_urls = parse_urls(&peer_urls)?;
@@ -80,7 +80,7 @@ impl Cluster for Service {
         &self,
         request: Request<MemberRemoveRequest>,
     ) -> Result<Response<MemberRemoveResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let id = request.get_ref().id;
         with_view(&self.core, |view| view.check_remove(id))?;
@@ -92,7 +92,7 @@ impl Cluster for Service {
         &self,
         request: Request<MemberUpdateRequest>,
     ) -> Result<Response<MemberUpdateResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let MemberUpdateRequest { id, peer_urls } = request.into_inner();
         // etcd commits any text as a URL, and all members stop at a malformed one.
@@ -110,7 +110,7 @@ impl Cluster for Service {
         &self,
         request: Request<MemberListRequest>,
     ) -> Result<Response<MemberListResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         if request.get_ref().linearizable {
@@ -124,7 +124,7 @@ impl Cluster for Service {
         &self,
         request: Request<MemberPromoteRequest>,
     ) -> Result<Response<MemberPromoteResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let id = request.get_ref().id;
         // Leadership may go elsewhere while a learner is waited for: then the new leader knows.

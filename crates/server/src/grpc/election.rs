@@ -41,8 +41,7 @@ impl Service {
     }
 
     fn admit<T>(&self, request: &Request<T>) -> Result<(), Status> {
-        limits::admit(&self.core)?;
-        limits::check_leader(&self.core, request.metadata())
+        limits::admit(&self.core, request.metadata())
     }
 }
 
@@ -114,6 +113,7 @@ impl Election for Service {
         request: Request<LeaderRequest>,
     ) -> Result<Response<Self::ObserveStream>, Status> {
         self.admit(&request)?;
+        let metadata = request.metadata().clone();
         let (caller, LeaderRequest { name }) = self.own.caller(request);
         let (sender, receiver) = mpsc::channel(OBSERVED_AHEAD);
         tokio::spawn(async move {
@@ -130,7 +130,8 @@ impl Election for Service {
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
+        let found = ReceiverStream::new(receiver);
+        Ok(Response::new(Box::pin(limits::while_led(&self.core, &metadata, found))))
     }
 
     async fn resign(

@@ -1,17 +1,39 @@
 //! The standard health service: etcd answers SERVING for the whole server and knows no other name.
+//!
+//! Only where it is told to (`StopGRPCServiceOnDefrag`), a member that defragments its database says that it serves nothing, so that
+//! clients go to the others meanwhile. It serves all the same.
+
+use std::sync::Arc;
 
 use rpc::health::health_check_response::ServingStatus;
 use rpc::health::health_server::Health;
 use rpc::health::{HealthCheckRequest, HealthCheckResponse};
-use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::WatchStream;
+use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
+
+use super::limits;
+use crate::request::Core;
 
 /// The service.
 #[derive(Debug)]
-pub(crate) struct Service;
+pub(crate) struct Service {
+    core: Arc<Core>,
+}
 
-fn status_of(service: &str) -> Option<ServingStatus> {
-    service.is_empty().then_some(ServingStatus::Serving)
+impl Service {
+    pub(crate) fn new(core: &Arc<Core>) -> Self {
+        Self { core: Arc::clone(core) }
+    }
+}
+
+/// What is said while so many defragmentations are under way.
+fn status_of(defragmentations: usize) -> ServingStatus {
+    if defragmentations == 0 { ServingStatus::Serving } else { ServingStatus::NotServing }
+}
+
+fn answer(status: ServingStatus) -> HealthCheckResponse {
+    HealthCheckResponse { status: status.into() }
 }
 
 #[tonic::async_trait]
@@ -20,22 +42,39 @@ impl Health for Service {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let status = status_of(&request.get_ref().service)
-            .ok_or_else(|| Status::not_found("unknown service"))?;
-        Ok(Response::new(HealthCheckResponse { status: status.into() }))
+        limits::admit(&self.core, request.metadata())?;
+        if !request.get_ref().service.is_empty() {
+            return Err(Status::not_found("unknown service"));
+        }
+        Ok(Response::new(answer(status_of(*self.core.defragmentations.borrow()))))
     }
 
-    type WatchStream = std::pin::Pin<
-        Box<dyn tokio_stream::Stream<Item = Result<HealthCheckResponse, Status>> + Send>,
-    >;
+    type WatchStream =
+        std::pin::Pin<Box<dyn Stream<Item = Result<HealthCheckResponse, Status>> + Send>>;
 
     async fn watch(
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let status = status_of(&request.get_ref().service).unwrap_or(ServingStatus::ServiceUnknown);
-        // The status does not change while the member runs; the stream stays open for as long as the client wants.
-        let first = tokio_stream::once(Ok(HealthCheckResponse { status: status.into() }));
-        Ok(Response::new(Box::pin(first.chain(tokio_stream::pending()))))
+        limits::admit(&self.core, request.metadata())?;
+        // The stream stays open for as long as the client wants.
+        if !request.get_ref().service.is_empty() {
+            let first = tokio_stream::once(Ok(answer(ServingStatus::ServiceUnknown)));
+            return Ok(Response::new(Box::pin(first.chain(tokio_stream::pending()))));
+        }
+        let counts = WatchStream::new(self.core.defragmentations.subscribe());
+        Ok(Response::new(Box::pin(changes(counts).map(|status| Ok(answer(status))))))
     }
 }
+
+/// The status at first, and whenever it is another one.
+fn changes(counts: impl Stream<Item = usize> + Send) -> impl Stream<Item = ServingStatus> + Send {
+    let mut last = None;
+    counts.filter_map(move |count| {
+        let status = status_of(count);
+        (last.replace(status) != Some(status)).then_some(status)
+    })
+}
+
+#[cfg(test)]
+mod tests;

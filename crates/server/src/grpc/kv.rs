@@ -77,6 +77,9 @@ impl Service {
         let begun = Instant::now();
         let answer = self.read_now(request).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
+        if let Some(requests) = &self.core.metrics.requests {
+            requests.answered("Range", answer.is_ok(), took);
+        }
         if took > limit {
             let request = told::range(request.get_ref());
             let (bytes, error) = match &answer {
@@ -89,9 +92,14 @@ impl Service {
     }
 
     async fn read_now(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
+        // A learner has what it was sent, and gives that.
+        if request.get_ref().serializable {
+            limits::check_metadata(&self.core, request.metadata())?;
+        } else {
+            limits::admit(&self.core, request.metadata())?;
+        }
         let credentials = self.core.credentials(request);
         let request = request.get_ref();
-        limits::admit(&self.core)?;
         mvcc::check::range(request, self.rules())
             .map_err(|error| Status::from(status::of_check(&error)))?;
         if !request.serializable {
@@ -121,6 +129,9 @@ impl Service {
         let begun = Instant::now();
         let answer = self.read_only_txn_now(credentials, request).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
+        if let Some(requests) = &self.core.metrics.requests {
+            requests.read_only_txn_answered(answer.is_ok(), took);
+        }
         if took > limit {
             told::slow(took, limit, "read-only txn ", &told::txn(request), None, None);
         }
@@ -177,9 +188,9 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::put_cost(&request))?;
         mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
         let answer = self
@@ -196,9 +207,9 @@ impl Kv for Service {
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         mvcc::check::delete_range(&request)
             .map_err(|error| Status::from(status::of_check(&error)))?;
         let answer = self
@@ -212,9 +223,9 @@ impl Kv for Service {
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
         let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
         mvcc::check::txn(&request, ops_max, self.rules())
@@ -236,9 +247,9 @@ impl Kv for Service {
         &self,
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
         let outcome = self.core.propose_for(&credentials, Op::Compaction(request)).await;
         // As etcd: also one that comes too late waits for the work of those before it.
@@ -335,6 +346,7 @@ impl ServerStreamingService<RangeRequest> for RangeStreamCall {
     fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
         let Service { core, .. } = self.service.clone();
         Box::pin(async move {
+            limits::admit(&core, request.metadata())?;
             let credentials = core.credentials(&request);
             let pages = range_stream::start(&core, &credentials, request.into_inner()).await?;
             Ok(Response::new(pages))

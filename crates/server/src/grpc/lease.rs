@@ -250,9 +250,9 @@ impl Lease for Service {
         &self,
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let mut request = request.into_inner();
-        limits::admit(&self.core)?;
         limits::check_quota(&self.core, quota::LEASE_COST_BYTES)?;
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         while request.id == 0 {
@@ -275,7 +275,7 @@ impl Lease for Service {
         &self,
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         let answer = self
@@ -293,10 +293,10 @@ impl Lease for Service {
         &self,
         request: Request<Streaming<LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
-        limits::admit(&self.core)?;
-        limits::check_leader(&self.core, request.metadata())?;
+        limits::admit(&self.core, request.metadata())?;
         let service = self.clone();
         let call = Call::of(&request);
+        let metadata = request.metadata().clone();
         let answers = request.into_inner().then(move |request| {
             let (service, call) = (service.clone(), Arc::clone(&call));
             async move {
@@ -304,16 +304,17 @@ impl Lease for Service {
                 service.keep_alive(&call, LeaseId(request.id)).await
             }
         });
-        Ok(Response::new(Box::pin(until_error(answers))))
+        let answers = limits::while_led(&self.core, &metadata, until_error(answers));
+        Ok(Response::new(Box::pin(answers)))
     }
 
     async fn lease_time_to_live(
         &self,
         request: Request<LeaseTimeToLiveRequest>,
     ) -> Result<Response<LeaseTimeToLiveResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         let checked_revision = match request.keys {
             true => self.check_keys(&credentials, &[request.id]).await.map_err(status::of_auth)?,
@@ -355,7 +356,7 @@ impl Lease for Service {
         &self,
         request: Request<LeaseLeasesRequest>,
     ) -> Result<Response<LeaseLeasesResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         let ids: Vec<i64> = lessor(&self.core).leases().into_iter().map(|id| id.0).collect();
         let credentials = self.core.credentials(&request);
         let checked_revision =

@@ -31,8 +31,7 @@ impl Service {
 #[tonic::async_trait]
 impl Lock for Service {
     async fn lock(&self, request: Request<LockRequest>) -> Result<Response<LockResponse>, Status> {
-        limits::admit(&self.core)?;
-        limits::check_leader(&self.core, request.metadata())?;
+        limits::admit(&self.core, request.metadata())?;
         let (caller, LockRequest { name, lease }) = self.own.caller(request);
         let lease = caller.lease(lease).await?;
         let prefix = own::prefix_of(&name);
@@ -78,8 +77,7 @@ impl Lock for Service {
         &self,
         request: Request<UnlockRequest>,
     ) -> Result<Response<UnlockResponse>, Status> {
-        limits::admit(&self.core)?;
-        limits::check_leader(&self.core, request.metadata())?;
+        limits::admit(&self.core, request.metadata())?;
         let (caller, UnlockRequest { key }) = self.own.caller(request);
         let deleted = caller.delete(key).await?;
         Ok(Response::new(UnlockResponse { header: deleted.header }))

@@ -80,9 +80,9 @@ impl Maintenance for Service {
         &self,
         request: Request<AlarmRequest>,
     ) -> Result<Response<AlarmResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::admit(&self.core)?;
         let allowed = if request.action == i32::from(AlarmAction::Get) {
             self.core.require_identity(&credentials).await
         } else {
@@ -112,6 +112,7 @@ impl Maintenance for Service {
         request: Request<StatusRequest>,
     ) -> Result<Response<StatusResponse>, Status> {
         let core = &self.core;
+        limits::check_metadata(core, request.metadata())?;
         let credentials = core.credentials(&request);
         let allowed = if core.version.status_needs_identity_only() {
             core.require_identity(&credentials).await
@@ -147,11 +148,24 @@ impl Maintenance for Service {
         &self,
         request: Request<DefragmentRequest>,
     ) -> Result<Response<DefragmentResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.require_admin(&request).await?;
         let (reply, done) = oneshot::channel();
         self.core.heart.send_all([heart::Work::Apply(apply::Work::Defragment(reply))]);
-        match done.await {
+        let done = if self.core.config.stops_grpc_on_defrag {
+            let core = Arc::clone(&self.core);
+            core.defragmentations.send_modify(|count| *count += 1);
+            // To its end, also if nobody waits for it any more.
+            let defragmenting = tokio::spawn(async move {
+                let done = done.await;
+                core.defragmentations.send_modify(|count| *count -= 1);
+                done
+            });
+            defragmenting.await.map_err(|error| Status::internal(error.to_string()))?
+        } else {
+            done.await
+        };
+        match done {
             Ok(Ok(_)) => Ok(Response::new(DefragmentResponse { header: None })),
             Ok(Err(why)) => Err(Status::new(Code::Unknown, why)),
             Err(_) => Err(status::of(&Refusal::Stopped)),
@@ -159,7 +173,7 @@ impl Maintenance for Service {
     }
 
     async fn hash(&self, request: Request<HashRequest>) -> Result<Response<HashResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.require_admin(&request).await?;
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
         let (view, header) = (self.core.backend.view(), self.core.header(0));
@@ -175,7 +189,7 @@ impl Maintenance for Service {
         &self,
         request: Request<HashKvRequest>,
     ) -> Result<Response<HashKvResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.require_admin(&request).await?;
         let revision = request.get_ref().revision;
         let store = self.core.store.clone();
@@ -196,6 +210,7 @@ impl Maintenance for Service {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        limits::check_metadata(&self.core, request.metadata())?;
         self.require_admin(&request).await?;
         // What is applied by now is in it.
         self.core.commit().await.map_err(|refusal| status::of(&refusal))?;
@@ -217,7 +232,7 @@ impl Maintenance for Service {
         &self,
         request: Request<MoveLeaderRequest>,
     ) -> Result<Response<MoveLeaderResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         if !self.core.board.is_leader() {
             return Err(Error::NotLeader.into());
@@ -241,7 +256,7 @@ impl Maintenance for Service {
         &self,
         request: Request<DowngradeRequest>,
     ) -> Result<Response<DowngradeResponse>, Status> {
-        limits::admit(&self.core)?;
+        limits::admit(&self.core, request.metadata())?;
         self.core.require_admin(&self.core.credentials(&request)).await.map_err(status::of_auth)?;
         let version = downgrade::carry_out(&self.core, request.get_ref()).await?;
         Ok(Response::new(DowngradeResponse { header: Some(self.core.header(0)), version }))

@@ -68,7 +68,7 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
         .add_service(Worded(
             AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
         ))
-        .add_service(Worded(HealthServer::new(health::Service)))
+        .add_service(Worded(HealthServer::new(health::Service::new(core))))
         .add_service(Worded(
             LockServer::new(lock::Service::new(core, &own)).max_decoding_message_size(bytes_max),
         ))

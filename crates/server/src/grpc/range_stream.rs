@@ -20,7 +20,7 @@ use rpc::raw::Reply;
 use tokio_stream::Stream;
 use tonic::Status;
 
-use super::{limits, status};
+use super::status;
 use crate::access::{Credentials, Identity};
 use crate::request::Core;
 
@@ -36,7 +36,6 @@ pub(super) async fn start(
     credentials: &Credentials,
     request: RangeRequest,
 ) -> Result<Pages, Status> {
-    limits::admit(core)?;
     if core.version.minor < 7 {
         return Err(Status::unimplemented(
             "unknown method RangeStream for service etcdserverpb.KV",

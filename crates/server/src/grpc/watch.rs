@@ -9,7 +9,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mvcc::watch::Message;
@@ -34,9 +34,6 @@ use crate::watching::{OpenStream, Watching};
 /// fit.
 const ROOM_PAUSE: Duration = Duration::from_millis(10);
 
-/// A client that asked for it is cut off after this many election timeouts without a leader.
-const LEADERLESS_TIMEOUTS: u32 = 3;
-
 /// The service.
 #[derive(Debug, Clone)]
 pub(crate) struct Watches {
@@ -51,8 +48,7 @@ impl Watches {
     }
 
     fn start(&self, request: Request<Streaming<WatchRequest>>) -> Result<Responses, Status> {
-        limits::admit(&self.core)?;
-        limits::check_leader(&self.core, request.metadata())?;
+        limits::admit(&self.core, request.metadata())?;
         let needs_leader = limits::needs_leader(request.metadata());
         let stream = Arc::new(self.watching.open());
         let (end, ended) = oneshot::channel();
@@ -147,13 +143,9 @@ fn reason(refused: auth::Error) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
-/// Returns when there was no leader for some time.
+/// Tells when there was no leader for some time.
 async fn guard_leader(core: Arc<Core>, lost: oneshot::Sender<()>) {
-    let mut misses = 0;
-    while misses < LEADERLESS_TIMEOUTS {
-        tokio::time::sleep(core.config.election).await;
-        misses = if core.board.leader() == raft::NodeId::NONE { misses + 1 } else { 0 };
-    }
+    limits::leader_lost(&core).await;
     // Nobody to tell when the stream has gone.
     let _ = lost.send(());
 }
@@ -174,9 +166,13 @@ struct Responses {
 
 impl Responses {
     fn encode(&mut self, message: &Message) {
+        let sends = self.core.metrics.watch_sends.as_ref().map(|sends| (sends, Instant::now()));
         let header = self.core.bare_header();
         let responses = message.encode(&header, self.fragment_bytes);
         self.encoded.extend(responses.into_iter().map(mvcc::watch::Response::into_segments));
+        if let Some((sends, begun)) = sends {
+            sends.sent(&message.body, begun.elapsed());
+        }
     }
 
     /// Why the stream ends, if it does.

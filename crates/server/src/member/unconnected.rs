@@ -13,6 +13,7 @@ use crate::config::{AutoCompaction, ClusterState, Config, Url};
 use crate::peer::Dialler;
 use crate::request::Core;
 use crate::signal::Stops;
+use crate::watching::Watching;
 use crate::{grpc, http, publish};
 
 /// A new cluster of one, with etcd's defaults.
@@ -84,18 +85,34 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         bootstrap_defrag_threshold_mib: 0,
         unsafe_no_fsync: false,
         socket_reuse_port: false,
-        feature_gates: String::new(),
+        stops_grpc_on_defrag: false,
+        prioritizes_revocations: false,
+        binds_advertised_address: false,
+        features: Vec::new(),
     }
 }
 
-/// A running member, and what it would serve to clients.
-pub(crate) async fn start(config: Config) -> (Member, Routes) {
+fn start_stages(config: Config) -> (Member, Arc<Watching>) {
     let signals = Stops::listen().unwrap();
     let dialler = Dialler::new(config.peer_dial_limit(), None);
     let parts = bootstrap::open(&config, None, 1, false).unwrap();
     let tokens = Tokens::of(&config.auth_token, config.auth_token_ttl).unwrap();
-    let (member, watching) =
-        Member::start_stages(config, (&dialler, tokens), parts, None, 1, signals).unwrap();
+    Member::start_stages(config, (&dialler, tokens), parts, None, 1, signals).unwrap()
+}
+
+/// A member of two whose other one is never there, so that there is no leader; and its services for clients, which a real one
+/// would not serve yet.
+pub(crate) fn start_without_leader(mut config: Config) -> (Member, Routes) {
+    let other = vec![Url::parse("http://localhost:2381").unwrap()];
+    config.initial_cluster.push(("other".to_owned(), other));
+    let (member, watching) = start_stages(config);
+    let routes = grpc::routes(&member.core, &watching);
+    (member, routes)
+}
+
+/// A running member, and what it would serve to clients.
+pub(crate) async fn start(config: Config) -> (Member, Routes) {
+    let (member, watching) = start_stages(config);
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
     let routes =

@@ -50,6 +50,10 @@ pub(crate) const CODES: [&str; 17] = [
 const CANCELED: usize = 1;
 /// Of a status that cannot be read.
 const UNKNOWN: usize = 2;
+/// Of a revision that is not there.
+const OUT_OF_RANGE: usize = 11;
+/// Of renewals of leases whose client has gone, before 3.7.
+const UNAVAILABLE: usize = 14;
 
 /// The metadata in which clients say which version of the API they speak.
 const CLIENT_VERSION: &str = "client-api-version";
@@ -75,6 +79,9 @@ const HANDLING: Buckets = Buckets::These(&[
     10_000 * MILLISECOND,
 ]);
 
+/// Buckets of `etcd_server_range_duration_seconds`.
+const RANGING: Buckets = Buckets::Doubling { first: MILLISECOND / 10, count: 20 };
+
 /// Bytes of messages, of all calls together.
 #[derive(Debug, Default)]
 pub(crate) struct MessageBytes {
@@ -98,6 +105,10 @@ pub(crate) struct Method {
     pub(crate) handling: Option<Histogram>,
     /// The same of calls that went well, for a method whose work has a figure of its own.
     work: Option<Arc<Histogram>>,
+    /// Of those that asked for a revision that is not there, the same.
+    failed_work: Option<Arc<Histogram>>,
+    /// The code of calls whose client has gone.
+    gone: usize,
     bytes: Arc<MessageBytes>,
 }
 
@@ -117,6 +128,8 @@ pub(crate) struct Calls {
     pub(crate) snapshot: Arc<Histogram>,
     /// Of `KV/Range`, if [`Calls::times_ranges`].
     pub(crate) range: Arc<Histogram>,
+    /// The same, of those whose revision is not there.
+    pub(crate) failed_range: Arc<Histogram>,
     /// From 3.6 on.
     pub(crate) times_ranges: bool,
 }
@@ -136,19 +149,24 @@ impl Calls {
                 first: 10 * MILLISECOND,
                 count: 17,
             })),
-            range: Arc::new(Histogram::of_seconds(Buckets::Doubling {
-                first: MILLISECOND / 10,
-                count: 20,
-            })),
+            range: Arc::new(Histogram::of_seconds(RANGING)),
+            failed_range: Arc::new(Histogram::of_seconds(RANGING)),
             times_ranges: version >= Version::v3(6, 0),
         };
         for (service, name, kind) in served(version) {
-            calls.add(service, name, kind, is_extensive);
+            calls.add(version, service, name, kind, is_extensive);
         }
         calls
     }
 
-    fn add(&mut self, service: String, name: String, kind: &'static str, is_extensive: bool) {
+    fn add(
+        &mut self,
+        version: Version,
+        service: String,
+        name: String,
+        kind: &'static str,
+        is_extensive: bool,
+    ) {
         let path = format!("/{service}/{name}");
         let work = match path.as_str() {
             "/etcdserverpb.Maintenance/Hash" => Some(&self.hash),
@@ -157,7 +175,14 @@ impl Calls {
             "/etcdserverpb.KV/Range" if self.times_ranges => Some(&self.range),
             _ => None,
         };
+        // Before 3.7 etcd says there that it has no leader, whatever has ended the call.
+        let is_renewal = path == "/etcdserverpb.Lease/LeaseKeepAlive";
+        let gone = match is_renewal && version < Version::v3(7, 0) {
+            true => UNAVAILABLE,
+            false => CANCELED,
+        };
         let method = Method {
+            gone,
             service,
             name,
             kind,
@@ -166,6 +191,9 @@ impl Calls {
             received: Counter::default(),
             sent: Counter::default(),
             handling: is_extensive.then(|| Histogram::of_seconds(HANDLING)),
+            failed_work: work
+                .filter(|work| Arc::ptr_eq(work, &self.range))
+                .map(|_| Arc::clone(&self.failed_range)),
             work: work.cloned(),
             bytes: Arc::clone(&self.bytes),
         };
@@ -197,7 +225,7 @@ impl Calls {
     fn count_client(&self, headers: &HeaderMap, is_stream: bool) {
         let version = headers
             .get(CLIENT_VERSION)
-            .and_then(|value| value.to_str().ok())
+            .and_then(|value| std::str::from_utf8(value.as_bytes()).ok())
             .filter(|version| !version.is_empty() && version.len() <= VERSION_BYTES_MAX)
             .unwrap_or(UNKNOWN_VERSION);
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -272,9 +300,12 @@ impl Call {
         if let Some(handling) = &self.method.handling {
             handling.observe(took);
         }
-        if let Some(work) = &self.method.work
-            && code == 0
-        {
+        let work = match code {
+            0 => &self.method.work,
+            OUT_OF_RANGE => &self.method.failed_work,
+            _ => &None,
+        };
+        if let Some(work) = work {
             work.observe(took);
         }
     }
@@ -282,7 +313,7 @@ impl Call {
 
 impl Drop for Call {
     fn drop(&mut self) {
-        self.end_with(CANCELED);
+        self.end_with(self.method.gone);
     }
 }
 

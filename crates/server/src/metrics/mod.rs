@@ -52,6 +52,10 @@ pub(crate) struct Metrics {
     pub(crate) leases: Leases,
     pub(crate) checks: Checks,
     pub(crate) promotions: Promotions,
+    /// From 3.7 on.
+    pub(crate) requests: Option<Requests>,
+    /// From 3.7 on.
+    pub(crate) watch_sends: Option<WatchSends>,
     pub(crate) calls: Arc<Calls>,
     pub(crate) peers: Arc<PeerTable>,
     /// Pages that were made.
@@ -69,6 +73,8 @@ impl Metrics {
             leases: Leases::default(),
             checks: Checks::default(),
             promotions: Promotions::default(),
+            requests: version.times_requests().then(Requests::default),
+            watch_sends: version.times_requests().then(WatchSends::default),
             calls: Arc::new(Calls::new(version, is_extensive)),
             peers: Arc::default(),
             scrapes: Counter::default(),
@@ -107,11 +113,113 @@ impl Default for Log {
     }
 }
 
-/// Times of one kind of entry.
+/// Times of one kind of entry or request.
 #[derive(Debug)]
 struct OpTimes {
     failed: Histogram,
     succeeded: Histogram,
+}
+
+impl OpTimes {
+    fn new(buckets: Buckets) -> Self {
+        Self { failed: Histogram::of_seconds(buckets), succeeded: Histogram::of_seconds(buckets) }
+    }
+
+    fn observe(&self, is_success: bool, took: Duration) {
+        if is_success { &self.succeeded } else { &self.failed }.observe(took);
+    }
+
+    /// Those that came at all, by name and success.
+    fn used<'a>(
+        names: &'a [&'static str],
+        times: &'a [Self],
+    ) -> impl Iterator<Item = (&'static str, bool, &'a Histogram)> {
+        names
+            .iter()
+            .zip(times)
+            .flat_map(|(name, times)| {
+                [(*name, false, &times.failed), (*name, true, &times.succeeded)]
+            })
+            .filter(|(_, _, times)| times.count() > 0)
+    }
+}
+
+/// How long requests of clients took, by what they ask for.
+#[derive(Debug)]
+pub(crate) struct Requests {
+    /// By the place in [`OPS`].
+    ops: Vec<OpTimes>,
+    /// Transactions that only read, which are no entries.
+    read_only_txns: OpTimes,
+}
+
+impl Default for Requests {
+    fn default() -> Self {
+        Self {
+            ops: OPS.iter().map(|_| OpTimes::new(Buckets::USUAL)).collect(),
+            read_only_txns: OpTimes::new(Buckets::USUAL),
+        }
+    }
+}
+
+impl Requests {
+    /// A request was answered; or was not, and whether it came as far as the log.
+    pub(crate) fn answered(&self, op: &'static str, is_success: bool, took: Duration) {
+        if let Some(times) = self.ops.get(OPS.partition_point(|known| *known < op)) {
+            times.observe(is_success, took);
+        }
+    }
+
+    pub(crate) fn read_only_txn_answered(&self, is_success: bool, took: Duration) {
+        self.read_only_txns.observe(is_success, took);
+    }
+
+    fn times(&self) -> impl Iterator<Item = (&'static str, bool, &Histogram)> {
+        let read_only = std::slice::from_ref(&self.read_only_txns);
+        OpTimes::used(&OPS, &self.ops).chain(OpTimes::used(&["ReadonlyTxn"], read_only))
+    }
+}
+
+/// How long it took to make what watch streams send.
+#[derive(Debug)]
+pub(crate) struct WatchSends {
+    /// Of responses with events.
+    pub(crate) events: Histogram,
+    /// The same, divided by the number of events.
+    pub(crate) per_event: Histogram,
+    /// Of responses that say that a watcher is there, or is no more.
+    pub(crate) control: Histogram,
+    /// Of responses that say how far everything was sent.
+    pub(crate) progress: Histogram,
+}
+
+impl Default for WatchSends {
+    fn default() -> Self {
+        Self {
+            events: Histogram::usual(),
+            per_event: Histogram::usual(),
+            control: Histogram::usual(),
+            progress: Histogram::usual(),
+        }
+    }
+}
+
+impl WatchSends {
+    /// A message was made ready for its client.
+    pub(crate) fn sent(&self, body: &mvcc::watch::Body, took: Duration) {
+        use mvcc::watch::Body;
+        match body {
+            Body::Events(events) => {
+                self.events.observe(took);
+                let count = u32::try_from(events.len()).unwrap_or(u32::MAX).max(1);
+                self.per_event.observe(took / count);
+            }
+            // etcd sends it the way of events.
+            Body::Compacted { .. } => self.events.observe(took),
+            Body::Created | Body::Refused { .. } | Body::Canceled => self.control.observe(took),
+            Body::Progress => self.progress.observe(took),
+        }
+    }
 }
 
 /// What the apply stage does.
@@ -141,13 +249,7 @@ impl Default for Applying {
         let op = Buckets::Doubling { first: MILLISECOND / 10, count: 20 };
         let of_ms = |first, count| Histogram::new(Buckets::Doubling { first, count }, MILLISECOND);
         Self {
-            ops: OPS
-                .iter()
-                .map(|_| OpTimes {
-                    failed: Histogram::of_seconds(op),
-                    succeeded: Histogram::of_seconds(op),
-                })
-                .collect(),
+            ops: OPS.iter().map(|_| OpTimes::new(op)).collect(),
             slow: Counter::default(),
             puts: Counter::default(),
             deletes: Counter::default(),
@@ -164,8 +266,8 @@ impl Default for Applying {
     }
 }
 
-/// Names that `etcd_server_apply_duration_seconds` has for entries, in order. Whatever has none of its own is `unknown`.
-const OPS: [&str; 27] = [
+/// Names that `etcd_server_apply_duration_seconds` has for entries, and `etcd_server_request_duration_seconds`, in order. Whatever has none of its own is `unknown`.
+const OPS: [&str; 31] = [
     "Alarm",
     "AuthDisable",
     "AuthEnable",
@@ -184,8 +286,12 @@ const OPS: [&str; 27] = [
     "AuthUserList",
     "AuthUserRevokeRole",
     "Authenticate",
+    "ClusterMemberAttrSet",
+    "ClusterVersionSet",
     "Compaction",
     "DeleteRange",
+    "DowngradeInfoSet",
+    "DowngradeVersionTest",
     "LeaseCheckpoint",
     "LeaseGrant",
     "LeaseRevoke",
@@ -200,8 +306,7 @@ impl Applying {
     pub(crate) fn applied(&self, op: &'static str, outcome: &machine::Outcome, took: Duration) {
         let place = OPS.partition_point(|known| *known < op);
         if let Some(times) = self.ops.get(place) {
-            let times = if outcome.is_ok() { &times.succeeded } else { &times.failed };
-            times.observe(took);
+            times.observe(outcome.is_ok(), took);
         }
         let Ok(answer) = outcome else { return };
         match &answer.response {
@@ -235,10 +340,7 @@ impl Applying {
 
     /// Entries' names, whether they succeeded, and their times; those that came at all.
     fn times(&self) -> impl Iterator<Item = (&'static str, bool, &Histogram)> {
-        OPS.iter()
-            .zip(&self.ops)
-            .flat_map(|(op, times)| [(*op, false, &times.failed), (*op, true, &times.succeeded)])
-            .filter(|(_, _, times)| times.count() > 0)
+        OpTimes::used(&OPS, &self.ops)
     }
 
     /// A compaction has finished.

@@ -20,6 +20,9 @@ type Pick<From, To> = fn(&From) -> &To;
 type SnapshotNames =
     (&'static str, &'static str, &'static str, &'static str, Pick<PeerFigures, Snapshots>);
 
+/// Features that 3.6 does not know.
+const FEATURES_OF_3_7: [&str; 2] = ["FastLeaseKeepAlive", "PriorityRequest"];
+
 /// The value of a gauge whose label says everything.
 const SAID: f64 = 1.0;
 
@@ -31,6 +34,7 @@ pub(crate) fn page(core: &Core, watching: &Watching) -> String {
     add_member(&mut page, core);
     add_store(&mut page, core, watching);
     add_stages(&mut page, metrics);
+    add_requests(&mut page, metrics);
     add_checks(&mut page, &metrics.checks);
     add_peers(&mut page, core);
     add_calls(&mut page, &metrics.calls);
@@ -125,6 +129,20 @@ fn add_member(page: &mut Page, core: &Core) {
             let kind = alarm.alarm().as_str_name();
             let id = format!("{:x}", alarm.member_id);
             family.value(&[("alarm_type", kind), ("server_id", &id)], SAID);
+        }
+        drop(family);
+        let mut family = page.family(
+            Kind::Gauge,
+            "etcd_server_feature_enabled",
+            "Whether each feature that can be switched is on.",
+        );
+        for feature in &core.config.features {
+            if core.version >= Version::v3(7, 0) || !FEATURES_OF_3_7.contains(&feature.name) {
+                family.value(
+                    &[("name", feature.name), ("stage", feature.stage)],
+                    flag(feature.is_on),
+                );
+            }
         }
     }
 }
@@ -269,6 +287,10 @@ fn add_stages(page: &mut Page, metrics: &Metrics) {
         ),
     ];
     for (name, help, counter) in counters {
+        // Gone with 3.6.
+        if name == "etcd_debugging_mvcc_range_total" && calls.times_ranges {
+            continue;
+        }
         page.counter(name, help, counter);
     }
     let gauges: [(&str, &str, f64); 9] = [
@@ -393,6 +415,9 @@ fn add_stages(page: &mut Page, metrics: &Metrics) {
         if name == "etcd_server_range_duration_seconds" {
             if calls.times_ranges {
                 let mut family = page.family(Kind::Histogram, name, help);
+                if calls.failed_range.count() > 0 {
+                    family.histogram(&[("success", "false")], &calls.failed_range);
+                }
                 family.histogram(&[("success", "true")], histogram);
             }
             continue;
@@ -407,6 +432,49 @@ fn add_stages(page: &mut Page, metrics: &Metrics) {
     for (op, success, times) in applying.times() {
         let success = if success { "true" } else { "false" };
         family.histogram(&[("op", op), ("success", success), ("version", "v3")], times);
+    }
+}
+
+/// Times that etcd measures from 3.7 on.
+fn add_requests(page: &mut Page, metrics: &Metrics) {
+    if let Some(requests) = &metrics.requests {
+        let mut family = page.family(
+            Kind::Histogram,
+            "etcd_server_request_duration_seconds",
+            "How long requests took, by what they ask for.",
+        );
+        let mut times: Vec<_> = requests.times().collect();
+        times.sort_unstable_by_key(|(name, is_success, _)| (*is_success, *name));
+        for (name, is_success, times) in times {
+            let success = if is_success { "true" } else { "false" };
+            family.histogram(&[("success", success), ("type", name)], times);
+        }
+    }
+    if let Some(sends) = &metrics.watch_sends {
+        for (name, help, histogram) in [
+            (
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_seconds",
+                "Making watch responses with events.",
+                &sends.events,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_watch_stream_duration_per_event_seconds",
+                "Making watch responses with events, for each event.",
+                &sends.per_event,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_control_stream_duration_seconds",
+                "Making watch responses that tell of the watcher itself.",
+                &sends.control,
+            ),
+            (
+                "etcd_debugging_server_watch_send_loop_progress_duration_seconds",
+                "Making watch responses that tell of progress.",
+                &sends.progress,
+            ),
+        ] {
+            page.histogram(name, help, histogram);
+        }
     }
 }
 
@@ -447,6 +515,28 @@ fn add_peers(page: &mut Page, core: &Core) {
         .into_iter()
         .map(|(id, figures)| (format!("{id:x}"), figures))
         .collect();
+    if core.version >= Version::v3(6, 0) {
+        let mut known: Vec<(String, bool)> = core
+            .facts
+            .get()
+            .membership
+            .members()
+            .map(|member| (format!("{:x}", member.id), true))
+            .collect();
+        // Those that have gone stay, as in Go.
+        for (id, _) in &peers {
+            if !known.iter().any(|(known, _)| known == id) {
+                known.push((id.clone(), false));
+            }
+        }
+        known.sort_unstable();
+        let name = "etcd_network_known_peers";
+        let mut family =
+            page.family(Kind::Gauge, name, "Whether each is a member, this one included.");
+        for (id, is_member) in &known {
+            family.value(&[("Local", &local), ("Remote", id)], flag(*is_member));
+        }
+    }
     let mut each = |kind, name, help, add: &dyn Fn(&mut Family<'_>, &str, &PeerFigures)| {
         let mut family = page.family(kind, name, help);
         for (id, figures) in &peers {
@@ -535,20 +625,6 @@ fn add_peers(page: &mut Page, core: &Core) {
             }
         },
     );
-    if core.version >= Version::v3(6, 0) {
-        let facts = core.facts.get();
-        each(
-            Kind::Gauge,
-            "etcd_network_known_peers",
-            "Whether each member is one.",
-            &|family, id, _| {
-                let number = u64::from_str_radix(id, 16).unwrap_or(0);
-                if facts.membership.member(number).is_some() {
-                    family.value(&[("Local", &local), ("Remote", id)], SAID);
-                }
-            },
-        );
-    }
     let snapshots: [SnapshotNames; 2] = [
         (
             "etcd_network_snapshot_send_inflights_total",

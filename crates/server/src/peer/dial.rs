@@ -1,13 +1,14 @@
 //! Connections to other members: the one place that dials.
 
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use axum::body::Body;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tls::Connector;
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -69,11 +70,30 @@ pub(crate) fn address_of(url: &Url) -> String {
     }
 }
 
-async fn connect(url: &Url) -> io::Result<tls::Socket> {
-    Ok(match url.socket_path() {
-        Some(path) => UnixStream::connect(path).await?.into(),
-        None => TcpStream::connect((url.host(), url.port())).await?.into(),
+async fn connect(url: &Url, from: Option<IpAddr>) -> io::Result<tls::Socket> {
+    Ok(match (url.socket_path(), from) {
+        (Some(path), _) => UnixStream::connect(path).await?.into(),
+        (None, None) => TcpStream::connect((url.host(), url.port())).await?.into(),
+        (None, Some(from)) => connect_from(url, from).await?.into(),
     })
+}
+
+/// Connects from one of this machine's addresses, to the first address of the host that can be reached from there.
+async fn connect_from(url: &Url, from: IpAddr) -> io::Result<TcpStream> {
+    let mut failed = io::Error::new(io::ErrorKind::NotFound, "no suitable address found");
+    for address in lookup_host((url.host(), url.port())).await? {
+        let socket = match (address, from) {
+            (SocketAddr::V4(_), IpAddr::V4(_)) => TcpSocket::new_v4()?,
+            (SocketAddr::V6(_), IpAddr::V6(_)) => TcpSocket::new_v6()?,
+            (SocketAddr::V4(_) | SocketAddr::V6(_), _) => continue,
+        };
+        socket.bind(SocketAddr::new(from, 0))?;
+        match socket.connect(address).await {
+            Ok(connected) => return Ok(connected),
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }
 
 /// Makes connections to members, secured if their URLs say so. Cheap to clone.
@@ -81,16 +101,23 @@ async fn connect(url: &Url) -> io::Result<tls::Socket> {
 pub(crate) struct Dialler {
     limit: Duration,
     tls: Option<Connector>,
+    /// The address of this machine that connections come from; without one, the system chooses.
+    from: Option<IpAddr>,
 }
 
 impl Dialler {
     /// `limit` is how long a connection may take to come about, its handshake not counted.
     pub(crate) fn new(limit: Duration, tls: Option<Connector>) -> Self {
-        Self { limit, tls }
+        Self { limit, tls, from: None }
+    }
+
+    /// The same, whose connections come from this address, if there is one.
+    pub(crate) fn coming_from(self, from: Option<IpAddr>) -> Self {
+        Self { from, ..self }
     }
 
     async fn dial(&self, url: &Url) -> Result<Socket, DialError> {
-        let connecting = connect(url);
+        let connecting = connect(url, self.from);
         let socket = match timeout(self.limit, connecting).await {
             Ok(Ok(socket)) => socket,
             Ok(Err(source)) => {
@@ -146,5 +173,27 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         self.driver.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn connections_come_from_the_address_that_is_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        for from in [None, Some(IpAddr::from([127, 0, 0, 2]))] {
+            let dialler = Dialler::new(Duration::from_secs(10), None).coming_from(from);
+            let (dialled, accepted) = tokio::join!(dialler.dial(&url), listener.accept());
+            dialled.unwrap();
+            let expected = from.unwrap_or(IpAddr::from([127, 0, 0, 1]));
+            assert_eq!(accepted.unwrap().1.ip(), expected);
+        }
+        // There is no way from one kind of address to the other.
+        let dialler = Dialler::new(Duration::from_secs(10), None)
+            .coming_from(Some(std::net::Ipv6Addr::LOCALHOST.into()));
+        assert!(matches!(dialler.dial(&url).await, Err(DialError::Connect { .. })));
     }
 }

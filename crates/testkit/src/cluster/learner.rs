@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
+use proto::etcdserverpb::RangeRequest;
 
 use super::check::Summary;
 use super::kind::Kind;
@@ -44,6 +46,7 @@ async fn replace(trial: &mut Trial, kind: &Kind, is_leader_removed: bool) -> Res
     let revision = trial.cluster.revision().await?;
     trial.cluster.wait_revision(learner, revision).await.context("the learner catches up")?;
     check_list(trial, learner, true).await?;
+    check_reads(trial, learner).await?;
     trial.cluster.promote(learner).await?;
     let health = trial.cluster.wait_healthy(HEALTHY_TIMEOUT).await?;
     check_list(trial, learner, false).await?;
@@ -63,6 +66,22 @@ async fn replace(trial: &mut Trial, kind: &Kind, is_leader_removed: bool) -> Res
     trial.cluster.wait_healthy(HEALTHY_TIMEOUT).await?;
     trial.wait_operations(200).await?;
     trial.finish().await?;
+    Ok(())
+}
+
+/// A learner gives what it has, and nothing that it would have to ask the others for.
+async fn check_reads(trial: &Trial, learner: usize) -> Result<()> {
+    let node = &trial.cluster.nodes()[learner];
+    for serializable in [true, false] {
+        let range =
+            RangeRequest { key: Bytes::from_static(b"k"), serializable, ..RangeRequest::default() };
+        let answer = node.api().range(range).await;
+        ensure!(
+            answer.is_ok() == serializable,
+            "{} answers a range with serializable={serializable}: {answer:?}",
+            node.name
+        );
+    }
     Ok(())
 }
 

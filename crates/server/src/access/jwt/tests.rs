@@ -12,6 +12,7 @@ impl Keys {
         for (kind, algorithm) in [
             ("rsa", &rcgen::PKCS_RSA_SHA256),
             ("ec", &rcgen::PKCS_ECDSA_P256_SHA256),
+            ("p521", &rcgen::PKCS_ECDSA_P521_SHA512),
             ("ed", &rcgen::PKCS_ED25519),
         ] {
             for name in ["a", "b"] {
@@ -72,6 +73,65 @@ fn tokens_say_who_holds_them_to_whoever_has_the_key() {
     assert_eq!(keys.jwt("jwt,sign-method=RS256,pub-key=@rsa-a.pub").identify(&confused), None);
 }
 
+#[test]
+fn es512_is_a_method_like_the_others() {
+    let keys = Keys::new();
+    let with = |what: &str| keys.tokens(&format!("jwt,sign-method=ES512,{what}")).unwrap();
+    let board = crate::board::Board::new(0);
+    let identify = |tokens: &Tokens, token: &str| {
+        let identifying = tokens.identify(token, &board, Duration::ZERO, || 0);
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(identifying)
+    };
+    let private = with("priv-key=@p521-a.key,ttl=1m");
+    let public = with("pub-key=@p521-a.pub");
+    let token = private.token("u1", "", 0, 28).unwrap();
+    let known = Some(Identity { user: "u1".to_owned(), revision: 28 });
+    for tokens in [&private, &public, &with("pub-key=@p521-a.pub,priv-key=@p521-a.key")] {
+        assert_eq!(identify(tokens, &token), known);
+    }
+    assert_eq!(public.token("u1", "", 0, 28), Err(TokenError::VerifyOnly));
+    assert_eq!(identify(&with("pub-key=@p521-b.pub"), &token), None);
+    // Changed, cut, or of another method.
+    let [header, claims, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!() };
+    let forged = base64::engine::general_purpose::URL_SAFE_NO_PAD
+        .encode(r#"{"exp":99999999999,"revision":28,"username":"root"}"#);
+    let none = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    let es256 = keys.jwt("jwt,sign-method=ES256,priv-key=@ec-a.key").sign("root", 28).unwrap();
+    for token in [
+        format!("{header}.{forged}.{signature}"),
+        format!("{none}.{claims}.{signature}"),
+        format!("{none}.{claims}."),
+        format!("{header}.{claims}"),
+        format!("{header}.{claims}.{}", &signature[2..]),
+        es256,
+        String::new(),
+        "..".to_owned(),
+    ] {
+        assert_eq!(identify(&public, &token), None, "{token}");
+    }
+}
+
+/// What `openssl ecparam -genkey -noout` writes.
+#[test]
+fn keys_of_openssls_own_form_are_keys() {
+    use base64::Engine as _;
+    let keys = Keys::new();
+    // PKCS #8 holds it as its last value: behind a version and the kind of key.
+    let pair = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let pkcs8 = pair.serialize_der();
+    let at = pkcs8.windows(2).position(|bytes| bytes == [0x04, 0x6d]).unwrap();
+    let body = base64::engine::general_purpose::STANDARD.encode(&pkcs8[at + 2..]);
+    let pem = format!("-----BEGIN EC PRIVATE KEY-----\n{body}\n-----END EC PRIVATE KEY-----\n");
+    std::fs::write(keys.path("sec1.key"), pem).unwrap();
+    std::fs::write(keys.path("sec1.pub"), pair.public_key_pem()).unwrap();
+    let signing = keys.jwt("jwt,sign-method=ES256,priv-key=@sec1.key");
+    let token = signing.sign("u1", 28).unwrap();
+    let verifying = keys.jwt("jwt,sign-method=ES256,pub-key=@sec1.pub");
+    assert_eq!(verifying.identify(&token), Some(Identity { user: "u1".to_owned(), revision: 28 }));
+    // On another curve it is no key of this method.
+    assert!(keys.tokens("jwt,sign-method=ES384,priv-key=@sec1.key").is_err());
+}
+
 /// etcd #15677: a token without the claims crashed the server.
 #[test]
 fn tokens_without_the_claims_are_refused() {
@@ -129,7 +189,16 @@ fn options_are_refused_for_etcd_s_reasons() {
             "auth: the key in priv-key is not one for RS256",
         ),
         ("jwt,sign-method=ES256,pub-key=@secret", "auth: the key in pub-key is not one for ES256"),
-        ("jwt,sign-method=ES512,priv-key=@ec-a.key", "auth: retcd does not sign tokens with ES512"),
+        ("jwt,sign-method=ES512", missing),
+        ("jwt,sign-method=ES512,pub-key=@p521-a.pub,priv-key=@p521-b.key", mismatch),
+        (
+            "jwt,sign-method=ES512,priv-key=@ec-a.key",
+            "auth: the key in priv-key is not one for ES512",
+        ),
+        (
+            "jwt,sign-method=ES512,pub-key=@ec-a.pub",
+            "auth: the key in pub-key is not one for ES512",
+        ),
     ] {
         let found = keys.tokens(options).map(drop).map_err(|error| error.to_string());
         assert_eq!(found, Err(expected.to_owned()), "{options}");
