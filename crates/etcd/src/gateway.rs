@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use proxy::gateway::{Gateway, Options, StartError, Target};
 use server::systemd;
 
+use crate::discovery::clients::{self, Endpoint, Search};
 use crate::log;
 use crate::pflag::{Command, FAILED, Flag, Kind, Values, say_stderr, say_stdout};
 
@@ -16,7 +17,7 @@ const COMMAND: Command = Command {
             name: "discovery-srv",
             kind: Kind::Text,
             default: "",
-            help: "DNS domain whose SRV records name the endpoints (not served yet)",
+            help: "DNS domain whose SRV records name the endpoints",
         },
         Flag {
             name: "discovery-srv-name",
@@ -34,7 +35,7 @@ const COMMAND: Command = Command {
             name: "insecure-discovery",
             kind: Kind::Bool,
             default: "",
-            help: "take endpoints from SRV records without checking their certificates",
+            help: "take endpoints from SRV records that have no TLS or do not answer",
         },
         Flag {
             name: "listen-addr",
@@ -52,7 +53,7 @@ const COMMAND: Command = Command {
             name: "trusted-ca-file",
             kind: Kind::Text,
             default: "",
-            help: "authority that endpoints from SRV records are checked with",
+            help: "no effect: certificates are checked by the clients",
         },
     ],
 };
@@ -67,10 +68,6 @@ pub fn run(args: &[String]) -> ExitCode {
     // Nothing is opened, so nothing fails.
     let _ = log::install(&log::Settings::default());
     tracing::info!(args = ?args, "Running: ");
-    if let Some(flag) = values.first_given(&["discovery-srv"]) {
-        say_stderr(&format!("--{flag} is not served yet by retcd\n"));
-        return ExitCode::from(FAILED);
-    }
     let runtime =
         match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("proxy").build()
         {
@@ -83,14 +80,38 @@ pub fn run(args: &[String]) -> ExitCode {
     runtime.block_on(serve(&values))
 }
 
+/// Endpoints by DNS, where it is to be asked: the flags of this command and of `etcd grpc-proxy start`. Where none is found,
+/// `--endpoints` count.
+///
+/// # Errors
+/// DNS does not answer; the text says why.
+pub(crate) async fn discover(values: &Values) -> Result<Vec<Endpoint>, String> {
+    let search = Search {
+        domain: values.text("discovery-srv"),
+        service: values.text("discovery-srv-name"),
+        takes_insecure: values.boolean("insecure-discovery"),
+    };
+    if search.domain.is_empty() { Ok(Vec::new()) } else { clients::find(&search).await }
+}
+
 /// Does not return unless something is wrong.
 async fn serve(values: &Values) -> ExitCode {
+    let found = match discover(values).await {
+        Ok(found) => found,
+        Err(error) => {
+            say_stderr(&format!("{error}\n"));
+            return ExitCode::from(FAILED);
+        }
+    };
     let started = async {
-        let endpoints = values.list("endpoints");
-        let targets = endpoints.iter().map(|endpoint| Target::parse(endpoint));
+        let mut targets: Vec<Target> = found.into_iter().map(|endpoint| endpoint.target).collect();
+        if targets.is_empty() {
+            let endpoints = values.list("endpoints");
+            targets = endpoints.iter().map(|text| Target::parse(text)).collect::<Result<_, _>>()?;
+        }
         let options = Options {
             listen_address: values.text("listen-addr"),
-            targets: targets.collect::<Result<_, _>>()?,
+            targets,
             retry_delay: values.duration("retry-delay"),
         };
         Gateway::bind(options).await

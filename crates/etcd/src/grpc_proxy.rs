@@ -8,8 +8,9 @@ use proxy::grpc::{GrpcProxy, Options, Registration};
 use server::systemd;
 use tls::{Ciphers, Pair, Settings, Versions};
 
-use crate::log;
+use crate::discovery::clients::Endpoint;
 use crate::pflag::{Command, FAILED, Flag, Kind, Values, say_stderr};
+use crate::{gateway, log};
 
 macro_rules! flags {
     ($($name:literal $kind:ident $default:literal $help:literal;)+) => {
@@ -31,7 +32,7 @@ const COMMAND: Command = Command {
         "debug" Bool "" "log more";
         "dial-keepalive-time" Duration "0s" "silence after which members are pinged (0 for never)";
         "dial-keepalive-timeout" Duration "20s" "how long members may take to answer a ping";
-        "discovery-srv" Text "" "DNS domain whose SRV records name the endpoints (not served yet)";
+        "discovery-srv" Text "" "DNS domain whose SRV records name the endpoints";
         "discovery-srv-name" Text "" "suffix of the service's name in SRV records";
         "enable-pprof" Bool "" "serve Go's profiles (not served)";
         "endpoints" List "127.0.0.1:2379" "endpoints of the cluster, with commas";
@@ -42,7 +43,7 @@ const COMMAND: Command = Command {
         "grpc-keepalive-interval" Duration "2h0m0s" "silence after which clients are pinged (0 for never)";
         "grpc-keepalive-min-time" Duration "5s" "least time between two pings of a client (no effect)";
         "grpc-keepalive-timeout" Duration "20s" "how long clients may take to answer a ping";
-        "insecure-discovery" Bool "" "take endpoints from SRV records without checking their certificates";
+        "insecure-discovery" Bool "" "take endpoints from SRV records that have no TLS or do not answer";
         "insecure-skip-tls-verify" Bool "" "do not check members' certificates (for tests only)";
         "key" Text "" "key of the certificate shown to members";
         "key-file" Text "" "key of the certificate shown to clients";
@@ -64,12 +65,8 @@ const COMMAND: Command = Command {
 };
 
 /// Flags of etcd that would ask for something which is not there.
-const NOT_SERVED: &[&str] = &[
-    "discovery-srv",
-    "enable-pprof",
-    "experimental-enable-grpc-logging",
-    "experimental-leasing-prefix",
-];
+const NOT_SERVED: &[&str] =
+    &["enable-pprof", "experimental-enable-grpc-logging", "experimental-leasing-prefix"];
 
 /// Runs the command; `args` are the whole command line.
 #[must_use]
@@ -88,7 +85,7 @@ pub fn run(args: &[String]) -> ExitCode {
     let level = if values.boolean("debug") { log::Level::Debug } else { log::Level::Info };
     // Nothing is opened, so nothing fails.
     let _ = log::install(&log::Settings { level, ..log::Settings::default() });
-    match serve(options) {
+    match serve(&values, options) {
         Ok(ended) => say_stderr(&format!("{ended}\n")),
         Err(error) => say_stderr(&format!("{error}\n")),
     }
@@ -96,10 +93,14 @@ pub fn run(args: &[String]) -> ExitCode {
 }
 
 /// Does not return unless something is wrong.
-fn serve(options: Options) -> anyhow::Result<String> {
+fn serve(values: &Values, mut options: Options) -> anyhow::Result<String> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("proxy").build()?;
     runtime.block_on(async {
+        let found = gateway::discover(values).await.map_err(anyhow::Error::msg)?;
+        if !found.is_empty() {
+            options.endpoints = found.iter().map(Endpoint::url).collect();
+        }
         let proxy = GrpcProxy::bind(options).await?;
         // Connections wait in the listener from now on.
         systemd::ready();
@@ -264,7 +265,6 @@ mod tests {
                 ],
                 "cipher suites cannot be configured when only TLS1.3 is enabled",
             ),
-            (&["--discovery-srv=x"], "--discovery-srv is not served yet by retcd"),
             (
                 &["--experimental-leasing-prefix=x"],
                 "--experimental-leasing-prefix is not served yet by retcd",

@@ -238,6 +238,7 @@ impl Connected for Gathered<tls::Stream> {
             remote: self.inner.peer_address(),
             is_secure: self.inner.is_secure(),
             common_name: self.inner.common_name().map(Arc::from),
+            ..ConnectionInfo::default()
         }
     }
 }

@@ -8,6 +8,7 @@
 
 mod debug;
 mod health;
+mod profile;
 
 use std::sync::Arc;
 
@@ -20,7 +21,7 @@ use tonic::service::Routes;
 use tower_service::Service as _;
 
 use crate::access::ConnectionInfo;
-use crate::gateway::Gateway;
+use crate::gateway::{self, Gateway};
 use crate::request::Core;
 use crate::watching::Watching;
 use crate::{grpc, metrics};
@@ -37,7 +38,7 @@ pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Ro
     let gateway = core
         .config
         .enable_grpc_gateway
-        .then(|| Gateway::new(&grpc, core.message_bytes_max(), &core.config));
+        .then(|| Arc::new(Gateway::new(&grpc, core.message_bytes_max(), &core.config)));
     let front = Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway });
     let answer = move |request: Request| {
         let front = Arc::clone(&front);
@@ -51,7 +52,7 @@ pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Ro
 struct Front {
     core: Arc<Core>,
     watching: Arc<Watching>,
-    gateway: Option<Gateway>,
+    gateway: Option<Arc<Gateway>>,
 }
 
 /// The routes for clients that speak gRPC alone.
@@ -113,7 +114,10 @@ impl Front {
         }
         let origin = self.allowed_origin(request.headers());
         let mut response = self.answer_http(request).await;
-        if let Some(origin) = origin {
+        // What becomes a WebSocket is open to all pages; browsers look at nothing here.
+        if let Some(origin) = origin
+            && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
             allow_origin(response.headers_mut(), origin);
         }
         response
@@ -166,6 +170,13 @@ impl Front {
         }
         match (path.as_str(), &self.gateway) {
             ("/debug/vars", _) => debug::vars(&self.core).await,
+            ("/debug/pprof", _) if self.core.config.enable_pprof => {
+                moved(profile::PREFIX, request.uri())
+            }
+            (path, _) if self.core.config.enable_pprof && path.starts_with(profile::PREFIX) => {
+                let name = path.strip_prefix(profile::PREFIX).unwrap_or_default();
+                profile::answer(&self.core, name, request.uri().query().unwrap_or_default()).await
+            }
             ("/version", _) => match *request.method() {
                 Method::GET => version_of_cluster(&self.core),
                 _ => method_not_allowed(),
@@ -177,6 +188,12 @@ impl Front {
                 )
             }
             ("/v3", Some(_)) => moved(GATEWAY, request.uri()),
+            (path, Some(gateway))
+                if path.starts_with(GATEWAY)
+                    && gateway::is_websocket_asked_for(request.headers()) =>
+            {
+                gateway.open_websocket(path, request)
+            }
             (path, Some(gateway)) if path.starts_with(GATEWAY) => {
                 gateway.answer(path, request).await
             }

@@ -45,6 +45,7 @@ mod secure;
 pub mod signal;
 mod socket;
 pub mod systemd;
+mod takeover;
 mod told;
 pub mod version;
 mod watching;

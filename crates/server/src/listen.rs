@@ -31,6 +31,7 @@ use crate::config::{Config, Url};
 use crate::gathered::Gathered;
 use crate::pings::Pings;
 use crate::socket;
+use crate::takeover::Claimable;
 
 /// The first byte of a TLS handshake.
 const TLS_RECORD: u8 = 22;
@@ -314,10 +315,15 @@ impl Incoming {
         }
         Poll::Ready(())
     }
+
+    /// A connection as HTTP sees it.
+    fn connection(&self, stream: tls::Stream) -> Claimable {
+        Claimable::new(self.pings.connection(stream))
+    }
 }
 
 impl Stream for Incoming {
-    type Item = io::Result<Gathered<tls::Stream>>;
+    type Item = io::Result<Claimable>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         while self.poll_pause(context).is_ready() {
@@ -332,7 +338,7 @@ impl Stream for Incoming {
             };
             socket::set_up_any(&socket);
             let Some(acceptor) = self.tls.clone() else {
-                return Poll::Ready(Some(Ok(self.pings.connection(tls::Stream::Plain(socket)))));
+                return Poll::Ready(Some(Ok(self.connection(tls::Stream::Plain(socket)))));
             };
             let is_mixed = self.is_mixed;
             self.handshakes.spawn(async move {
@@ -345,7 +351,7 @@ impl Stream for Incoming {
         // The set says that it is empty at once, and is asked again when a connection has come.
         while let Poll::Ready(Some(ended)) = self.handshakes.poll_join_next(context) {
             if let Ok(Some(stream)) = ended {
-                return Poll::Ready(Some(Ok(self.pings.connection(stream))));
+                return Poll::Ready(Some(Ok(self.connection(stream))));
             }
         }
         Poll::Pending
@@ -387,18 +393,6 @@ pub(crate) async fn secured(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn a_port_is_shared_by_those_who_ask_for_it() {
-        let free = Url::parse_list("http://127.0.0.1:0").unwrap();
-        let first = bind(&free, true).await.unwrap();
-        let Door::Tcp(socket) = &first[0].door else { panic!("a port") };
-        let address = socket.local_addr().unwrap();
-        let taken = Url::parse_list(&format!("http://{address}")).unwrap();
-        assert_eq!(bind(&taken, true).await.unwrap().len(), 1);
-        let refused = bind(&taken, false).await.unwrap_err();
-        assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
-    }
-}
+pub(crate) mod served;
+#[cfg(test)]
+mod tests;

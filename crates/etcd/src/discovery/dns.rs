@@ -18,8 +18,10 @@ use super::Error;
 /// What an SRV record says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Record {
-    target: String,
-    port: u16,
+    pub(super) target: String,
+    pub(super) port: u16,
+    pub(super) priority: u16,
+    pub(super) weight: u16,
 }
 
 /// What is asked of DNS.
@@ -53,11 +55,12 @@ impl Dns for System {
             .map_err(|error| format!("lookup {name}: {error}"))?;
         let records = found.answers().iter().filter_map(|record| {
             let RData::SRV(srv) = &record.data else { return None };
-            Some((srv.priority, Record { target: srv.target.to_utf8(), port: srv.port }))
+            let (priority, weight) = (srv.priority, srv.weight);
+            Some(Record { target: srv.target.to_utf8(), port: srv.port, priority, weight })
         });
-        let mut records: Vec<(u16, Record)> = records.collect();
-        records.sort_by_key(|(priority, _)| *priority);
-        Ok(records.into_iter().map(|(_, record)| record).collect())
+        let mut records: Vec<Record> = records.collect();
+        records.sort_by_key(|record| record.priority);
+        Ok(records)
     }
 
     async fn address(&self, host: &str, port: u16) -> Result<SocketAddr, String> {
@@ -183,7 +186,12 @@ mod tests {
             let (_, records) = found.ok_or_else(|| format!("lookup {name}: no such host"))?;
             Ok(records
                 .iter()
-                .map(|(target, port)| Record { target: (*target).to_owned(), port: *port })
+                .map(|(target, port)| Record {
+                    target: (*target).to_owned(),
+                    port: *port,
+                    priority: 0,
+                    weight: 0,
+                })
                 .collect())
         }
 

@@ -1,8 +1,10 @@
-//! Finding the members that found a cluster: by DNS (`dns`), or by a registry in another etcd (`registry`).
+//! Finding the members that found a cluster: by DNS (`dns`), or by a registry in another etcd (`registry`). And
+//! finding the members to be a client of (`clients`).
 //!
 //! Only a member without a log looks for others; afterwards it knows them. What is found becomes `--initial-cluster`.
 //! Both may take long: a registry waits until all members have registered. Nothing has been written to the data directory then.
 
+pub mod clients;
 mod dns;
 mod registry;
 

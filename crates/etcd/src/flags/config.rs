@@ -8,7 +8,7 @@ use server::config::{AutoCompaction, ClusterState, Config, Url, parse_initial_cl
 use super::gates::Gates;
 use super::parse::{Source, Values};
 use super::table::{Kind, Service, find};
-use super::{Notice, discovery, go, not_yet, security};
+use super::{Notice, discovery, go, security};
 use crate::discovery::Discovery;
 
 /// etcd refuses a longer election timeout.
@@ -258,7 +258,8 @@ pub(super) fn build(
             "basic" | "" => false,
             other => return Err(format!("--metrics is basic or extensive, not {other:?}")),
         },
-        enable_pprof: get.boolean("enable-pprof")?,
+        // Who looks for faults wants them too.
+        enable_pprof: get.boolean("enable-pprof")? || get.text("log-level") == "debug",
         keepalive_min_time: get.duration("grpc-keepalive-min-time")?,
         initial_corrupt_check: gates.is_on("InitialCorruptCheck"),
         corrupt_check_time: get.duration("corrupt-check-time")?,
@@ -300,7 +301,6 @@ pub(super) fn build(
             "--discovery-srv-name has no effect without --discovery-srv".to_owned(),
         ));
     }
-    not_yet::check(&config)?;
     Ok((config, discovery))
 }
 

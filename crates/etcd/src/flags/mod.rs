@@ -23,7 +23,6 @@ mod file;
 mod gates;
 pub(crate) mod go;
 mod logging;
-mod not_yet;
 mod parse;
 mod security;
 mod table;

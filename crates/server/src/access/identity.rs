@@ -6,6 +6,8 @@ use std::sync::Arc;
 use tonic::Extensions;
 use tonic::metadata::MetadataMap;
 
+use crate::takeover::Claim;
+
 /// Metadata that holds a token, the first that is there.
 const TOKEN_KEYS: [&str; 2] = ["token", "authorization"];
 
@@ -21,6 +23,8 @@ pub(crate) struct ConnectionInfo {
     pub(crate) is_secure: bool,
     /// The common name in the client's certificate, which was verified.
     pub(crate) common_name: Option<Arc<str>>,
+    /// For those who want the connection for another protocol.
+    pub(crate) claim: Claim,
 }
 
 /// What a call shows; nothing if it came while authentication was off.

@@ -166,7 +166,7 @@ pub struct Config {
     pub enable_grpc_gateway: bool,
     /// Whether metrics come with the times of calls.
     pub metrics_extensive: bool,
-    /// Whether profiles are served.
+    /// Whether profiles are served, where clients' HTTP is.
     pub enable_pprof: bool,
     /// Shortest interval at which a client may ping.
     pub keepalive_min_time: Duration,

