@@ -1,7 +1,7 @@
 //! Rust from `.proto` files, without protoc: protox compiles, prost and tonic generate.
 //!
 //! Messages go to `crates/proto/src/gen` (no tonic there), services to `crates/rpc/src/gen`, whose stubs name the
-//! messages of `proto` through `extern_path`. The output is checked in, so that a build needs none of this.
+//! messages of `proto` through `extern_path`. What a collector of traces is sent goes to `crates/otlp/src/gen`. The output is checked in, so that a build needs none of this.
 //!
 //! For the JSON gateway there is also a set of descriptors, `crates/rpc/src/gen/api.binpb`. Its fields have etcd's own
 //! names (`ID`, `peerURLs`), which Rust's and prost's conventions keep out of the code.
@@ -58,6 +58,8 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<()> {
         protox::compile(PROTO_FILES, [&proto_include]).context("compile crates/proto/proto")?;
     let health = protox::compile(["health/health.proto"], [&rpc_include])
         .context("compile crates/rpc/proto")?;
+    let traces = protox::compile(["trace.proto"], [root.join("crates/otlp/proto")])
+        .context("compile crates/otlp/proto")?;
 
     let messages =
         generate(|out| prost_config(out).compile_fds(api.clone()).context("generate messages"))?;
@@ -66,10 +68,13 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<()> {
     // prost opens a file for every package, also for those that have nothing but messages of `proto`.
     stubs.retain(|_, text| text.windows(7).any(|window| window == b"pub mod"));
     stubs.insert("api.binpb".to_owned(), api_descriptors(&proto_include)?);
+    // Messages and stub in one: nobody else speaks to a collector.
+    let traces = generate(|out| generate_services(out, traces))?;
 
     let mut differences = Vec::new();
     differences.extend(settle(&root.join("crates/proto/src/gen"), &messages, mode)?);
     differences.extend(settle(&root.join("crates/rpc/src/gen"), &stubs, mode)?);
+    differences.extend(settle(&root.join("crates/otlp/src/gen"), &traces, mode)?);
     if mode == Mode::Check && !differences.is_empty() {
         let names: Vec<String> =
             differences.iter().map(|path| path.display().to_string()).collect();

@@ -35,6 +35,8 @@ const LAYERS: &[Layer] = &[
     Layer { name: "vfs", uses: &[], kind: Kind::Pure },
     // Apart from `proto`: feature unification would put tonic under every user of the messages.
     Layer { name: "rpc", uses: &["proto"], kind: Kind::Shell },
+    // Spans on their way to a collector: knows nothing of what they tell about.
+    Layer { name: "otlp", uses: &[], kind: Kind::Shell },
     Layer { name: "bolt", uses: &["vfs"], kind: Kind::Pure },
     Layer { name: "wal", uses: &["vfs", "proto"], kind: Kind::Pure },
     Layer { name: "backend", uses: &["bolt", "vfs", "proto"], kind: Kind::Pure },
@@ -75,6 +77,7 @@ const LAYERS: &[Layer] = &[
             "vfs",
             "rpc",
             "tls",
+            "otlp",
             "proto",
         ],
         kind: Kind::Shell,

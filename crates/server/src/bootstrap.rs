@@ -61,6 +61,9 @@ pub enum StartError {
     /// `--auth-token` cannot be served.
     #[error(transparent)]
     Tokens(#[from] crate::access::TokenOptionsError),
+    /// `--distributed-tracing-address` cannot be served.
+    #[error(transparent)]
+    Tracing(#[from] otlp::AddressError),
     /// A thread cannot be started, or signals cannot be listened to.
     #[error("{what}")]
     System {

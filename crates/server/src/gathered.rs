@@ -236,6 +236,7 @@ impl Connected for Gathered<tls::Stream> {
     fn connect_info(&self) -> Self::ConnectInfo {
         ConnectionInfo {
             remote: self.inner.peer_address(),
+            local: self.inner.local_address(),
             is_secure: self.inner.is_secure(),
             common_name: self.inner.common_name().map(Arc::from),
             ..ConnectionInfo::default()

@@ -47,6 +47,7 @@ mod socket;
 pub mod systemd;
 mod takeover;
 mod told;
+mod traces;
 pub mod version;
 mod watching;
 

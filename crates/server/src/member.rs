@@ -30,6 +30,7 @@ use crate::reads::Reads;
 use crate::request::{ApplyRequests, Core};
 use crate::secure::Secured;
 use crate::signal::{Stop, Stops};
+use crate::traces::{self, Traces};
 use crate::watching::{Outlet, Watching};
 use crate::{
     cluster_version, compactor, corruption, first_election, grpc, http, listen, peer_port, publish,
@@ -54,6 +55,8 @@ pub struct Member {
     stopping: watch::Sender<bool>,
     listeners: JoinSet<()>,
     signals: Stops,
+    /// What sends the spans of calls.
+    exporter: Option<otlp::Exporter>,
     /// What came up while the member started.
     pending: Option<End>,
 }
@@ -90,6 +93,7 @@ impl Member {
         let signals = Stops::listen()
             .map_err(|source| StartError::System { what: "listen to signals", source })?;
         // Before anything is written: a port that is taken must not leave a half-made directory.
+        config.tracing.as_ref().map_or(Ok(()), |tracing| otlp::check_address(&tracing.address))?;
         let own_config = config.clone();
         let (secured, tokens) = off_executor(move || {
             let tokens = Tokens::of(&own_config.auth_token, own_config.auth_token_ttl)?;
@@ -260,6 +264,9 @@ impl Member {
             machine.auth(),
         ));
         let metrics = Arc::new(Metrics::new(version, config.metrics_extensive));
+        let tracing = config.tracing.as_ref();
+        let (traces, exporter) =
+            tracing.map(|tracing| Traces::start(tracing, version)).transpose()?.unzip();
         let core = Arc::new(Core {
             cluster_id,
             member_id,
@@ -278,6 +285,7 @@ impl Member {
             lessor: machine.lessor(),
             epoch,
             metrics: Arc::clone(&metrics),
+            traces,
             compacted: watch::channel(finished_compaction).0,
             defragmentations: watch::channel(0).0,
             config,
@@ -414,6 +422,7 @@ impl Member {
             stopping: watch::channel(false).0,
             listeners: JoinSet::new(),
             signals,
+            exporter,
             pending: None,
         };
         if is_alone {
@@ -509,6 +518,9 @@ impl Member {
         let _ = joined.await;
         self.core.waiters.clear();
         self.listeners.shutdown().await;
+        if let Some(exporter) = self.exporter.take() {
+            exporter.shutdown(traces::SHUTDOWN_LIMIT).await;
+        }
         // They hold the database open.
         self.tasks.shutdown().await;
         tracing::info!(name, data_dir = %data_dir.display(), "closed etcd server");

@@ -26,6 +26,7 @@ use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::{RequestIds, Waiters};
 use crate::reads::{ReadError, Reads};
+use crate::traces::{self, Traces};
 
 /// A member whose state machine is further behind its log than this takes no more proposals: etcd's `maxGapBetweenApplyAndCommitIndex`.
 const APPLY_GAP_MAX: u64 = 5000;
@@ -100,6 +101,8 @@ pub(crate) struct Core {
     pub(crate) lessor: machine::SharedLessor,
     pub(crate) quota: machine::Quota,
     pub(crate) metrics: Arc<Metrics>,
+    /// Where spans of calls go; `None` unless that is asked for.
+    pub(crate) traces: Option<Traces>,
     /// The moment that leases count time from.
     pub(crate) epoch: Instant,
     /// The last compaction whose work is done.
@@ -163,11 +166,20 @@ impl Core {
 
     /// Takes what a call shows of who makes it; next to nothing while authentication is off.
     pub(crate) fn credentials<T>(&self, request: &tonic::Request<T>) -> Credentials {
-        if self.access.is_enabled() {
+        let credentials = if self.access.is_enabled() {
             Credentials::of(request.metadata(), request.extensions())
         } else {
             Credentials::default()
+        };
+        match self.span(request.extensions()) {
+            None => credentials,
+            Some(span) => credentials.within(span),
         }
+    }
+
+    /// The span that a call is recorded in, if it is.
+    pub(crate) fn span<'a>(&self, extensions: &'a tonic::Extensions) -> Option<&'a otlp::Parent> {
+        self.traces.as_ref().and_then(|_| extensions.get())
     }
 
     /// Finds out who makes a call; `None` if it does not say, or nobody asks.
@@ -227,21 +239,26 @@ impl Core {
         credentials: &Credentials,
         op: Op,
     ) -> Result<Answer, Refusal> {
-        self.check_gap(&op)?;
-        let identity = self.identify(credentials).await?;
-        self.propose_by(identity, op, Input::Propose, true).await
+        let answer = async {
+            self.check_gap(&op)?;
+            let identity = self.identify(credentials).await?;
+            self.propose_by(identity, op, Input::Propose, true, credentials.span.as_ref()).await
+        }
+        .await;
+        traces::answered(credentials.span.as_ref(), &answer);
+        answer
     }
 
     /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
         self.check_gap(&op)?;
-        self.propose_by(None, op, Input::Propose, true).await
+        self.propose_by(None, op, Input::Propose, true, None).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
         self.check_gap(&op)?;
-        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false).await
+        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false, None).await
     }
 
     /// Refuses what is proposed while the state machine is too far behind.
@@ -266,12 +283,13 @@ impl Core {
         op: Op,
         input: impl Fn(Proposal) -> Input,
         is_repeated: bool,
+        span: Option<&otlp::Parent>,
     ) -> Result<Answer, Refusal> {
         let Some(requests) = &self.metrics.requests else {
-            return self.propose_untimed(identity, op, input, is_repeated).await;
+            return self.propose_untimed(identity, op, input, is_repeated, span).await;
         };
         let (name, begun) = (machine::op_name(&op), Instant::now());
-        let answer = self.propose_untimed(identity, op, input, is_repeated).await;
+        let answer = self.propose_untimed(identity, op, input, is_repeated, span).await;
         // As in etcd: what was refused where it was applied was served, and so was what nobody heard of in time.
         let was_proposed = !matches!(
             answer,
@@ -290,9 +308,11 @@ impl Core {
         op: Op,
         input: impl Fn(Proposal) -> Input,
         is_repeated: bool,
+        span: Option<&otlp::Parent>,
     ) -> Result<Answer, Refusal> {
         let request_id = self.ids.next();
         let (request, data) = self.encode(request_id, identity, op)?;
+        traces::proposed(span);
         let timeout = self.config.request_timeout();
         let deadline = tokio::time::Instant::now() + timeout;
         let refusal = loop {

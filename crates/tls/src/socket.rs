@@ -33,6 +33,12 @@ impl Socket {
         self.tcp()?.peer_addr().ok()
     }
 
+    /// This side's address; a socket of this machine has none.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.tcp()?.local_addr().ok()
+    }
+
     /// Waits until there is something to read, or the other side has gone.
     pub(crate) async fn readable(&self) -> io::Result<()> {
         match self {

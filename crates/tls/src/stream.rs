@@ -53,6 +53,12 @@ impl Stream {
     pub fn peer_address(&self) -> Option<SocketAddr> {
         self.socket().peer_address()
     }
+
+    /// This side's address, while there is one.
+    #[must_use]
+    pub fn local_address(&self) -> Option<SocketAddr> {
+        self.socket().local_address()
+    }
 }
 
 /// Calls a method of whatever is inside.

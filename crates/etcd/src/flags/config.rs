@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use server::config::{AutoCompaction, ClusterState, Config, Url, parse_initial_cluster};
+use server::config::{AutoCompaction, ClusterState, Config, Tracing, Url, parse_initial_cluster};
 
 use super::gates::Gates;
 use super::parse::{Source, Values};
@@ -16,6 +16,8 @@ const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 /// Above this etcd warns.
 const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
+/// The rate of `--distributed-tracing-sampling-rate` that is all of them.
+const TRACES_PER_MILLION_MAX: u32 = 1_000_000;
 /// etcd raises a shorter interval to this.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 /// etcd raises shorter timeouts to this.
@@ -253,6 +255,7 @@ pub(super) fn build(
         keepalive_interval: get.duration("grpc-keepalive-interval")?,
         keepalive_timeout: get.duration("grpc-keepalive-timeout")?,
         enable_grpc_gateway: get.boolean("enable-grpc-gateway")?,
+        tracing: tracing(&get)?,
         metrics_extensive: match get.text("metrics").as_str() {
             "extensive" => true,
             "basic" | "" => false,
@@ -398,6 +401,33 @@ fn asks_for_nothing(kind: Kind, given: &super::parse::Given, default: &str) -> b
         Kind::Duration => go::duration(&given.value) == go::duration(default),
         Kind::Text | Kind::Urls | Kind::List | Kind::OneOf(_) => false,
     }
+}
+
+/// Where spans go; what is said of it is looked at only if they are asked for.
+fn tracing(get: &Lookup<'_>) -> Result<Option<Tracing>, String> {
+    if !get.boolean("enable-distributed-tracing")? {
+        return Ok(None);
+    }
+    let rate: i64 = get.integer("distributed-tracing-sampling-rate")?;
+    let wrong_rate = |what: String| {
+        // The misspelling is etcd's.
+        format!(
+            "distributed tracing configurition is not valid: (tracing sampling rate must be {what})"
+        )
+    };
+    if rate < 0 {
+        return Err(wrong_rate("positive".to_owned()));
+    }
+    let rate_per_million = u32::try_from(rate)
+        .ok()
+        .filter(|rate| *rate <= TRACES_PER_MILLION_MAX)
+        .ok_or_else(|| wrong_rate(format!("less than {TRACES_PER_MILLION_MAX}")))?;
+    Ok(Some(Tracing {
+        address: get.text("distributed-tracing-address"),
+        service_name: get.text("distributed-tracing-service-name"),
+        instance_id: get.text("distributed-tracing-instance-id"),
+        rate_per_million,
+    }))
 }
 
 fn check_intervals(heartbeat_ms: u64, election_ms: u64) -> Result<(), String> {

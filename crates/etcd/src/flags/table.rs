@@ -510,13 +510,13 @@ pub(super) const FLAGS: &[Flag] = &[
         "Time to answer a request that is worth a warning.",
     )
     .since(6),
-    flag("enable-distributed-tracing", Bool, "false", Later, "OpenTelemetry tracing.").since(6),
-    flag("distributed-tracing-address", Text, "localhost:4317", Later, "OpenTelemetry collector.")
+    flag("enable-distributed-tracing", Bool, "false", Yes, "OpenTelemetry tracing.").since(6),
+    flag("distributed-tracing-address", Text, "localhost:4317", Yes, "OpenTelemetry collector.")
         .since(6),
-    flag("distributed-tracing-service-name", Text, "etcd", Later, "OpenTelemetry service name.")
+    flag("distributed-tracing-service-name", Text, "etcd", Yes, "OpenTelemetry service name.")
         .since(6),
-    flag("distributed-tracing-instance-id", Text, "", Later, "OpenTelemetry instance.").since(6),
-    flag("distributed-tracing-sampling-rate", Signed, "0", Later, "Traces in a million requests.")
+    flag("distributed-tracing-instance-id", Text, "", Yes, "OpenTelemetry instance.").since(6),
+    flag("distributed-tracing-sampling-rate", Signed, "0", Yes, "Traces in a million requests.")
         .since(6),
     // Features and maintenance.
     flag(

@@ -193,7 +193,6 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
         (&["--proxy=on"][..], "--proxy=on"),
         (&["--enable-v2"], "--enable-v2=true"),
         (&["--discovery=http://x/y"], "--discovery=http://x/y"),
-        (&["--enable-distributed-tracing"], "--enable-distributed-tracing=true"),
     ] {
         let why = refused(args);
         assert!(why.contains(flag), "{why}");
@@ -206,6 +205,45 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
             == 10
     );
     assert!(run(&["--snapshot"]).is_ok());
+}
+
+#[test]
+fn tracing_is_read_under_all_its_names_and_only_when_asked_for() {
+    let tracing = |args: &[&str]| run(args).unwrap().config.tracing;
+    assert_eq!(tracing(&["--distributed-tracing-sampling-rate=-5"]), None);
+    let found = tracing(&["--enable-distributed-tracing"]).unwrap();
+    assert_eq!(
+        (&*found.address, &*found.service_name, &*found.instance_id),
+        ("localhost:4317", "etcd", "")
+    );
+    assert_eq!(found.rate_per_million, 0);
+    let found = tracing(&[
+        "--experimental-enable-distributed-tracing",
+        "--experimental-distributed-tracing-address=collector:1",
+        "--experimental-distributed-tracing-service-name=s",
+        "--experimental-distributed-tracing-instance-id=i",
+        "--experimental-distributed-tracing-sampling-rate=1000000",
+    ])
+    .unwrap();
+    assert_eq!(
+        (&*found.address, &*found.service_name, &*found.instance_id),
+        ("collector:1", "s", "i")
+    );
+    assert_eq!(found.rate_per_million, 1_000_000);
+    for (rate, what) in [("-1", "positive"), ("1000001", "less than 1000000")] {
+        let why = refused(&[
+            "--enable-distributed-tracing",
+            &format!("--distributed-tracing-sampling-rate={rate}"),
+        ]);
+        assert_eq!(
+            why,
+            format!(
+                "distributed tracing configurition is not valid: (tracing sampling rate must be {what})"
+            )
+        );
+    }
+    let file = b"enable-distributed-tracing: true\ndistributed-tracing-sampling-rate: 7\n";
+    assert_eq!(read_file(file).unwrap().config.tracing.unwrap().rate_per_million, 7);
 }
 
 #[test]

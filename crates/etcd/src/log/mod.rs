@@ -151,6 +151,7 @@ const OUR_CRATES: &[&str] = &[
     "wal",
     "raft",
     "tls",
+    "otlp",
 ];
 
 struct Lines {

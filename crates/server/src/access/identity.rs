@@ -19,6 +19,8 @@ const GATEWAY_KEY: &str = "grpcgateway-accept";
 pub(crate) struct ConnectionInfo {
     /// The other side, unless it is on this machine's file system.
     pub(crate) remote: Option<std::net::SocketAddr>,
+    /// This side, likewise.
+    pub(crate) local: Option<std::net::SocketAddr>,
     /// It is encrypted.
     pub(crate) is_secure: bool,
     /// The common name in the client's certificate, which was verified.
@@ -27,9 +29,13 @@ pub(crate) struct ConnectionInfo {
     pub(crate) claim: Claim,
 }
 
-/// What a call shows; nothing if it came while authentication was off.
+/// What a call shows; nothing if it came while authentication was off, but the span that it is recorded in.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Credentials(Option<Arc<Given>>);
+pub(crate) struct Credentials {
+    given: Option<Arc<Given>>,
+    /// What happens to the call is told here, if it is recorded.
+    pub(crate) span: Option<otlp::Parent>,
+}
 
 pub(super) struct Given {
     pub(super) token: Option<String>,
@@ -55,11 +61,16 @@ impl Credentials {
             Some(_) => None,
             None => extensions.get::<ConnectionInfo>().and_then(|info| info.common_name.clone()),
         };
-        Self(Some(Arc::new(Given { token, common_name })))
+        Self { given: Some(Arc::new(Given { token, common_name })), span: None }
+    }
+
+    /// The same, of a call that is recorded in a span.
+    pub(crate) fn within(self, span: &otlp::Parent) -> Self {
+        Self { span: Some(span.clone()), ..self }
     }
 
     pub(super) fn given(&self) -> Option<&Given> {
-        self.0.as_deref()
+        self.given.as_deref()
     }
 }
 

@@ -31,6 +31,19 @@ pub enum ClusterState {
     Existing,
 }
 
+/// Where spans of calls are sent, and which.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tracing {
+    /// `host:port` of a collector that takes OTLP over gRPC.
+    pub address: String,
+    /// What the spans say they are from; the same for all members.
+    pub service_name: String,
+    /// Which member they are from; empty to leave it out.
+    pub instance_id: String,
+    /// Of a million traces that begin at this member, so many are taken down; those that callers take down are, in any case.
+    pub rate_per_million: u32,
+}
+
 /// When history is compacted without being asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AutoCompaction {
@@ -166,6 +179,8 @@ pub struct Config {
     pub enable_grpc_gateway: bool,
     /// Whether metrics come with the times of calls.
     pub metrics_extensive: bool,
+    /// Where spans of calls are sent, if anywhere.
+    pub tracing: Option<Tracing>,
     /// Whether profiles are served, where clients' HTTP is.
     pub enable_pprof: bool,
     /// Shortest interval at which a client may ping.

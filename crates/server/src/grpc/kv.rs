@@ -26,7 +26,7 @@ use super::range_stream::{self, Pages};
 use super::{limits, status};
 use crate::access::Credentials;
 use crate::request::{Core, Refusal};
-use crate::told;
+use crate::{told, traces};
 
 /// Large reads that are under way at once: more of them would take processors from the requests that take a moment, and
 /// be no sooner done.
@@ -98,10 +98,11 @@ impl Service {
         } else {
             limits::admit(&self.core, request.metadata())?;
         }
-        let credentials = self.core.credentials(request);
+        let mut credentials = self.core.credentials(request);
         let request = request.get_ref();
         mvcc::check::range(request, self.rules())
             .map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::range(&mut credentials, request);
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
@@ -189,10 +190,11 @@ impl Kv for Service {
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::check_quota(&self.core, quota::put_cost(&request))?;
         mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::put(&mut credentials, &request);
         let answer = self
             .core
             .propose_for(&credentials, Op::Put(request))
@@ -208,10 +210,11 @@ impl Kv for Service {
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
         mvcc::check::delete_range(&request)
             .map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::delete_range(&mut credentials, &request);
         let answer = self
             .core
             .propose_for(&credentials, Op::DeleteRange(request))
@@ -224,13 +227,15 @@ impl Kv for Service {
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
         limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
         let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
         mvcc::check::txn(&request, ops_max, self.rules())
             .map_err(|error| Status::from(status::of_check(&error)))?;
-        if is_read_only(&request) {
+        let is_read_only = is_read_only(&request);
+        let _span = traces::txn(&mut credentials, &request, is_read_only);
+        if is_read_only {
             return self.read_only_txn(&credentials, &request).await.map(Response::new);
         }
         let answer = self
@@ -248,9 +253,10 @@ impl Kv for Service {
         request: Request<CompactionRequest>,
     ) -> Result<Response<CompactionResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
         self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
+        let _span = traces::compact(&mut credentials, &request);
         let outcome = self.core.propose_for(&credentials, Op::Compaction(request)).await;
         // As etcd: also one that comes too late waits for the work of those before it.
         let is_applied = outcome.is_ok() || matches!(outcome, Err(Refusal::Request(_)));

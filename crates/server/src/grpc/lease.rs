@@ -26,6 +26,7 @@ use crate::access::{Credentials, Identity};
 use crate::driver::heart;
 use crate::forward::{self, OfLease};
 use crate::request::{Core, Refusal};
+use crate::traces;
 
 /// The service.
 #[derive(Debug, Clone)]
@@ -39,6 +40,7 @@ impl Service {
     }
 
     async fn keep_alive(&self, call: &Call, id: LeaseId) -> Result<LeaseKeepAliveResponse, Status> {
+        let _span = traces::lease_renew(self.core.span(&call.extensions), id.0);
         self.check_renewal(call, id).await.map_err(status::of_auth)?;
         // Taken before the renewal, so that its revision is never ahead of what the renewal saw.
         let header = self.core.header(0);
@@ -251,7 +253,7 @@ impl Lease for Service {
         request: Request<LeaseGrantRequest>,
     ) -> Result<Response<LeaseGrantResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
         let mut request = request.into_inner();
         limits::check_quota(&self.core, quota::LEASE_COST_BYTES)?;
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
@@ -259,6 +261,7 @@ impl Lease for Service {
             // Positive, and never 0.
             request.id = i64::try_from(self.core.ids.next() & 0x7fff_ffff_ffff_ffff).unwrap_or(0);
         }
+        let _span = traces::lease_grant(&mut credentials, &request);
         let answer = self
             .core
             .propose_for(&credentials, Op::LeaseGrant(request))
@@ -276,7 +279,8 @@ impl Lease for Service {
         request: Request<LeaseRevokeRequest>,
     ) -> Result<Response<LeaseRevokeResponse>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let credentials = self.core.credentials(&request);
+        let mut credentials = self.core.credentials(&request);
+        let _span = traces::lease_revoke(&mut credentials, request.get_ref().id);
         self.core.require_identity(&credentials).await.map_err(status::of_auth)?;
         let answer = self
             .core

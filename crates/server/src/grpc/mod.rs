@@ -53,7 +53,7 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
         || Worded(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max));
     // What lock and election do for their callers is no call of a client.
     let own = own::Own::new(Routes::new(kv()).add_service(watches()).add_service(leases()));
-    let mut routes = CountedRoutes::new(&core.metrics.calls);
+    let mut routes = CountedRoutes::new(&core.metrics.calls, core.traces.as_ref());
     routes
         .add_service(kv())
         .add_service(watches())

@@ -109,7 +109,9 @@ impl Caller {
             return granted.map(|granted| granted.into_inner().id).map_err(as_a_client_does);
         }
         // A lease that is not there shows when a key is to be put under it; nobody waits for the renewal.
-        let renewal = self.request(tokio_stream::once(LeaseKeepAliveRequest { id: given }));
+        let mut renewal = self.request(tokio_stream::once(LeaseKeepAliveRequest { id: given }));
+        // In etcd a task of the session's own renews it, which is no part of the call.
+        renewal.extensions_mut().remove::<otlp::Parent>();
         tokio::spawn(async move {
             match client.lease_keep_alive(renewal).await {
                 Ok(mut answers) => drop(answers.get_mut().message().await),

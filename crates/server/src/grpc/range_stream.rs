@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use otlp::Span;
 use prost::encoding::{encode_key, encode_varint};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::{RangeRequest, RangeStreamResponse};
@@ -23,6 +24,7 @@ use tonic::Status;
 use super::status;
 use crate::access::{Credentials, Identity};
 use crate::request::Core;
+use crate::traces;
 
 /// Keys of the first page, before it is known how large they are.
 const FIRST_KEYS: i64 = 10;
@@ -62,11 +64,13 @@ pub(super) async fn start(
     if is_filtered {
         return Err(Status::unimplemented("RangeStream does not support revision filters"));
     }
+    let span = traces::range_stream(credentials, &request);
     if !request.serializable {
         core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
     }
     let identity = core.identify(credentials).await.map_err(status::of_auth)?;
-    Pages::new(core, identity.as_ref(), request).map_err(status::of_auth)
+    let pages = Pages::new(core, identity.as_ref(), request).map_err(status::of_auth)?;
+    Ok(Pages { _span: span, ..pages })
 }
 
 /// The messages of one answer. A page is read when it is asked for, which takes about as long as any other request.
@@ -87,6 +91,8 @@ pub(crate) struct Pages {
     /// The store's revision when the first page was read.
     first_seen: Option<i64>,
     is_over: bool,
+    /// Ends with the answer.
+    _span: Span,
 }
 
 impl Pages {
@@ -114,6 +120,7 @@ impl Pages {
             sent: 0,
             first_seen: None,
             is_over: false,
+            _span: Span::NONE,
         })
     }
 

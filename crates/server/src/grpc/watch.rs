@@ -3,16 +3,17 @@
 //! A message's events are bytes already, shared with every other watcher that gets them; only the head of each response is
 //! made here. So the stream is served beside the generated code, as [`rpc::raw`] shows.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use mvcc::watch::Message;
+use mvcc::watch::{Body, Message};
+use otlp::Span;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{WatchCreateRequest, WatchRequest, WatchResponse};
 use rpc::errors::Error;
@@ -20,7 +21,6 @@ use rpc::raw::{RawCodec, Reply, WATCH_PATH};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 use tokio_stream::Stream;
-use tonic::body::Body;
 use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Extensions, Request, Response, Status, Streaming};
@@ -28,6 +28,7 @@ use tonic::{Extensions, Request, Response, Status, Streaming};
 use super::{limits, status, wording};
 use crate::access::{Credentials, Identity};
 use crate::request::Core;
+use crate::traces;
 use crate::watching::{OpenStream, Watching};
 
 /// Pause before looking again whether a stream's queue has room for answers to more requests: etcd's pace for what did not
@@ -57,8 +58,11 @@ impl Watches {
             metadata: request.metadata().clone(),
             extensions: request.extensions().clone(),
         };
+        let is_recorded = self.core.span(request.extensions()).is_some();
+        let spans = is_recorded.then(|| Arc::new(Spans::default()));
         let requests = request.into_inner();
-        let reading = tokio::spawn(read_requests(Arc::clone(&stream), caller, requests, end));
+        let reader = Reader { stream: Arc::clone(&stream), caller, spans: spans.clone() };
+        let reading = tokio::spawn(read_requests(reader, requests, end));
         let guarding = needs_leader.then(|| {
             let (lost, leader_lost) = oneshot::channel();
             (tokio::spawn(guard_leader(Arc::clone(&self.core), lost)).abort_handle(), leader_lost)
@@ -70,6 +74,7 @@ impl Watches {
             messages: VecDeque::new(),
             encoded: VecDeque::new(),
             client_error: Some(ended),
+            spans,
             reading: reading.abort_handle(),
             guarding,
         })
@@ -78,21 +83,18 @@ impl Watches {
 
 /// Carries out the client's requests until it says no more. Then the stream goes on with what is watched.
 async fn read_requests(
-    stream: Arc<OpenStream>,
-    caller: Caller,
+    reader: Reader,
     mut requests: Streaming<WatchRequest>,
     end: oneshot::Sender<Status>,
 ) {
+    let stream = &reader.stream;
     loop {
         while !stream.has_room() {
             tokio::time::sleep(ROOM_PAUSE).await;
         }
         match requests.message().await {
             Ok(Some(WatchRequest { request_union })) => match request_union {
-                Some(RequestUnion::CreateRequest(create)) => match caller.check(&create).await {
-                    Ok(()) => stream.create(&create),
-                    Err(refused) => stream.refuse(reason(refused)),
-                },
+                Some(RequestUnion::CreateRequest(create)) => reader.create(&create).await,
                 Some(RequestUnion::CancelRequest(cancel)) => stream.cancel(cancel.watch_id),
                 Some(RequestUnion::ProgressRequest(_)) => stream.request_progress(),
                 // As etcd: nothing was asked.
@@ -105,6 +107,75 @@ async fn read_requests(
                 return;
             }
         }
+    }
+}
+
+/// What carries out requests.
+struct Reader {
+    stream: Arc<OpenStream>,
+    caller: Caller,
+    spans: Option<Arc<Spans>>,
+}
+
+impl Reader {
+    async fn create(&self, create: &WatchCreateRequest) {
+        let checked = self.caller.check(create).await;
+        if let Some(spans) = &self.spans {
+            spans.asked(match checked {
+                Ok(()) => traces::watch(self.caller.core.span(&self.caller.extensions), create),
+                Err(_) => Span::NONE,
+            });
+        }
+        match checked {
+            Ok(()) => self.stream.create(create),
+            Err(refused) => self.stream.refuse(reason(refused)),
+        }
+    }
+}
+
+/// Spans of one stream's watchers, where they are recorded. A span lasts until its watcher is cancelled, or as long as the stream.
+#[derive(Debug, Default)]
+struct Spans(Mutex<SpansOf>);
+
+/// Behind a lock that is held for one of the methods below.
+#[derive(Debug, Default)]
+struct SpansOf {
+    /// Of watchers that were asked for: each is answered in its turn.
+    asked: VecDeque<Span>,
+    /// By id.
+    created: HashMap<i64, Span>,
+}
+
+impl Spans {
+    fn asked(&self, span: Span) {
+        self.lock().asked.push_back(span);
+    }
+
+    /// Follows what the client is told.
+    fn follow(&self, message: &Message) {
+        let mut spans = self.lock();
+        match &message.body {
+            Body::Created => {
+                if let Some(span) = spans.asked.pop_front() {
+                    spans.created.insert(message.watch_id, span);
+                }
+            }
+            Body::Refused { .. } => {
+                if let Some(span) = spans.asked.pop_front() {
+                    span.discard();
+                }
+            }
+            Body::Canceled => {
+                spans.created.remove(&message.watch_id);
+            }
+            // As etcd: one whose history is gone lasts as long as the stream.
+            Body::Compacted { .. } | Body::Progress | Body::Events(_) => {}
+        }
+    }
+
+    /// Nothing panics with the lock held.
+    fn lock(&self) -> MutexGuard<'_, SpansOf> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -160,6 +231,7 @@ struct Responses {
     /// Parts of one message that was split.
     encoded: VecDeque<Vec<Bytes>>,
     client_error: Option<oneshot::Receiver<Status>>,
+    spans: Option<Arc<Spans>>,
     reading: AbortHandle,
     guarding: Option<(AbortHandle, oneshot::Receiver<()>)>,
 }
@@ -204,6 +276,9 @@ impl Stream for Responses {
                 return Poll::Ready(Some(Ok(Reply::Encoded(parts))));
             }
             if let Some(message) = this.messages.pop_front() {
+                if let Some(spans) = &this.spans {
+                    spans.follow(&message);
+                }
                 this.encode(&message);
                 continue;
             }
@@ -231,16 +306,17 @@ impl NamedService for Watches {
     const NAME: &'static str = "etcdserverpb.Watch";
 }
 
-impl tower_service::Service<http::Request<Body>> for Watches {
-    type Response = http::Response<Body>;
+impl tower_service::Service<http::Request<tonic::body::Body>> for Watches {
+    type Response = http::Response<tonic::body::Body>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<http::Response<Body>, Infallible>> + Send>>;
+    type Future =
+        Pin<Box<dyn Future<Output = Result<http::Response<tonic::body::Body>, Infallible>> + Send>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<tonic::body::Body>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
             if request.uri().path() != WATCH_PATH {

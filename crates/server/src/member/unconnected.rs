@@ -77,6 +77,7 @@ pub(crate) fn config(data_dir: &Path) -> Config {
         bcrypt_cost: 4,
         enable_grpc_gateway: true,
         metrics_extensive: false,
+        tracing: None,
         enable_pprof: false,
         command_line: Vec::new(),
         keepalive_min_time: Duration::from_secs(5),

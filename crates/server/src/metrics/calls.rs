@@ -24,6 +24,7 @@ use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 
 use super::kinds::{Buckets, Counter, Histogram, MILLISECOND};
+use crate::traces::{CallSpan, Traces};
 
 /// Names of the codes, by number.
 pub(crate) const CODES: [&str; 17] = [
@@ -219,7 +220,7 @@ impl Calls {
         method.started.count();
         self.count_client(headers, method.kind != "unary");
         let is_timed = method.handling.is_some() || method.work.is_some();
-        Some(Call { method, start: is_timed.then(Instant::now), has_ended: false })
+        Some(Call { method, start: is_timed.then(Instant::now), span: None, has_ended: false })
     }
 
     fn count_client(&self, headers: &HeaderMap, is_stream: bool) {
@@ -275,6 +276,8 @@ struct Call {
     method: Arc<Method>,
     /// `None` where nobody wants to know how long it takes.
     start: Option<Instant>,
+    /// `None` unless it is recorded.
+    span: Option<Box<CallSpan>>,
     has_ended: bool,
 }
 
@@ -286,6 +289,9 @@ impl Call {
             .and_then(|value| value.to_str().ok()?.parse::<usize>().ok())
             .filter(|code| *code < CODES.len())
             .unwrap_or(UNKNOWN);
+        if let Some(span) = self.span.take() {
+            span.end(code, Some(headers));
+        }
         self.end_with(code);
     }
 
@@ -295,6 +301,9 @@ impl Call {
         }
         if let Some(counter) = self.method.handled.get(code) {
             counter.count();
+        }
+        if let Some(span) = self.span.take() {
+            span.end(code, None);
         }
         let Some(took) = self.start.map(|start| start.elapsed()) else { return };
         if let Some(handling) = &self.method.handling {
@@ -321,12 +330,13 @@ impl Drop for Call {
 #[derive(Debug)]
 pub(crate) struct CountedRoutes {
     calls: Arc<Calls>,
+    traces: Option<Traces>,
     routes: RoutesBuilder,
 }
 
 impl CountedRoutes {
-    pub(crate) fn new(calls: &Arc<Calls>) -> Self {
-        Self { calls: Arc::clone(calls), routes: Routes::builder() }
+    pub(crate) fn new(calls: &Arc<Calls>, traces: Option<&Traces>) -> Self {
+        Self { calls: Arc::clone(calls), traces: traces.cloned(), routes: Routes::builder() }
     }
 
     /// Adds a service on its paths.
@@ -344,7 +354,8 @@ impl CountedRoutes {
         S::Future: Send + Unpin + 'static,
     {
         let calls = Arc::clone(&self.calls);
-        self.routes.add_service(Counting { service, calls });
+        let traces = self.traces.clone();
+        self.routes.add_service(Counting { service, calls, traces });
         self
     }
 
@@ -358,6 +369,8 @@ impl CountedRoutes {
 struct Counting<S> {
     service: S,
     calls: Arc<Calls>,
+    /// Where spans begin, if anywhere.
+    traces: Option<Traces>,
 }
 
 impl<S: NamedService> NamedService for Counting<S> {
@@ -381,8 +394,11 @@ where
         self.service.poll_ready(context)
     }
 
-    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
-        let call = self.calls.begin(request.uri().path(), request.headers());
+    fn call(&mut self, mut request: http::Request<Body>) -> Self::Future {
+        let mut call = self.calls.begin(request.uri().path(), request.headers());
+        if let (Some(traces), Some(call)) = (&self.traces, &mut call) {
+            call.span = traces.begin(&mut request);
+        }
         let request = match &call {
             Some(call) => {
                 let method = Arc::clone(&call.method);
@@ -414,6 +430,9 @@ where
         if answer.headers().contains_key(Status::GRPC_STATUS) {
             call.end(answer.headers());
             return Poll::Ready(Ok(answer));
+        }
+        if let Some(span) = &mut call.span {
+            span.has_headers();
         }
         let frames = Frames::default();
         Poll::Ready(Ok(answer.map(|body| Body::new(Sent { body, call, frames }))))
