@@ -96,6 +96,12 @@ pub struct Exporter {
     task: JoinHandle<()>,
 }
 
+impl Drop for Exporter {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 impl Exporter {
     /// Starts the task, on the runtime that this is called on. The collector need not be there.
     ///

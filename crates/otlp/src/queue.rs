@@ -15,7 +15,7 @@ const SPANS_MAX: usize = 2048;
 const BYTES_MAX: usize = 8 * 1024 * 1024;
 
 /// The queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Queue {
     /// Held for a move in or out.
     state: Mutex<State>,
@@ -30,6 +30,13 @@ struct State {
     /// Since somebody asked.
     dropped: u64,
     is_closed: bool,
+}
+
+impl std::fmt::Debug for Queue {
+    /// Leaves the spans out: there are keys in them.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Queue").finish_non_exhaustive()
+    }
 }
 
 impl Queue {

@@ -31,8 +31,9 @@ impl Value {
     /// Bytes as text: cut after [`TEXT_BYTES_MAX`], with U+FFFD for what is not UTF-8.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        let cut = bytes.get(..TEXT_BYTES_MAX).unwrap_or(bytes);
-        Self::Text(Cow::Owned(String::from_utf8_lossy(cut).into_owned()))
+        let bytes = bytes.get(..TEXT_BYTES_MAX).unwrap_or(bytes);
+        // What is not UTF-8 is longer as text.
+        Self::Text(Cow::Owned(cut(&String::from_utf8_lossy(bytes))))
     }
 
     fn len_bytes(&self) -> usize {

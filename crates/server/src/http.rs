@@ -38,7 +38,11 @@ pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Ro
     let gateway = core
         .config
         .enable_grpc_gateway
-        .then(|| Arc::new(Gateway::new(&grpc, core.message_bytes_max(), &core.config)));
+        .then(|| {
+            let conversations = Arc::clone(&core.conversations);
+            Gateway::new(&grpc, core.message_bytes_max(), &core.config, conversations)
+        })
+        .map(Arc::new);
     let front = Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway });
     let answer = move |request: Request| {
         let front = Arc::clone(&front);

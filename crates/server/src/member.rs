@@ -288,6 +288,7 @@ impl Member {
             traces,
             compacted: watch::channel(finished_compaction).0,
             defragmentations: watch::channel(0).0,
+            conversations: Arc::default(),
             config,
         });
         let config = &core.config;
@@ -305,6 +306,7 @@ impl Member {
             snap_dir: Arc::clone(&dirs.snap),
             snapshots_max: config.max_snapshots,
             purged: Instant::now(),
+            purge_to: None,
             preallocate: preallocate_sender,
             records: Vec::new(),
             metrics: Arc::clone(&metrics),
@@ -522,6 +524,7 @@ impl Member {
             exporter.shutdown(traces::SHUTDOWN_LIMIT).await;
         }
         // They hold the database open.
+        self.core.conversations.shutdown().await;
         self.tasks.shutdown().await;
         tracing::info!(name, data_dir = %data_dir.display(), "closed etcd server");
     }

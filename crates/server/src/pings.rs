@@ -10,7 +10,6 @@
 //!
 //! Upstream: grpc-go's `internal/transport/http2_server.go`.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 /// The first bytes of a client that speaks HTTP/2 (RFC 9113, section 3.4).
@@ -93,8 +92,10 @@ pub(crate) struct Pings {
     preface_bytes: Option<usize>,
     received: Frames,
     sent: Frames,
-    /// Calls that are open.
-    open: BTreeSet<u32>,
+    /// Calls that are open, ascending: a client counts its calls up.
+    open: Vec<u32>,
+    /// The server has said that it takes no more calls.
+    is_going: bool,
     /// The last one that was opened.
     last_stream: u32,
     /// Whether the server has sent headers or data since the last ping.
@@ -111,7 +112,8 @@ impl Pings {
             preface_bytes: Some(0),
             received: Frames::default(),
             sent: Frames::default(),
-            open: BTreeSet::new(),
+            open: Vec::new(),
+            is_going: false,
             last_stream: 0,
             has_answered: false,
             last: None,
@@ -144,11 +146,11 @@ impl Pings {
             match head.kind {
                 HEADERS if head.stream > self.last_stream => {
                     self.last_stream = head.stream;
-                    self.open.insert(head.stream);
+                    if !self.is_going {
+                        self.open.push(head.stream);
+                    }
                 }
-                RST_STREAM => {
-                    self.open.remove(&head.stream);
-                }
+                RST_STREAM => self.close(head.stream),
                 PING if head.flags & ACK == 0 => self.ping(now()),
                 _ => {}
             }
@@ -164,9 +166,25 @@ impl Pings {
             bytes = behind;
             let is_answer = matches!(head.kind, DATA | HEADERS);
             self.has_answered |= is_answer;
+            self.is_going |= head.kind == GOAWAY;
             if head.kind == RST_STREAM || (is_answer && head.flags & END_STREAM != 0) {
-                self.open.remove(&head.stream);
+                self.close(head.stream);
             }
+        }
+    }
+
+    fn close(&mut self, stream: u32) {
+        if let Ok(place) = self.open.binary_search(&stream) {
+            self.open.remove(place);
+        }
+    }
+
+    /// Bytes until the client has sent a whole frame, or the head of one of which it has sent a part.
+    pub(crate) fn missing(&self) -> usize {
+        match (self.received.rest, self.received.head_bytes) {
+            (0, 0) => 0,
+            (0, head_bytes) => HEAD_BYTES - head_bytes,
+            (rest, _) => rest,
         }
     }
 
@@ -288,6 +306,18 @@ mod tests {
         let mut http1 = Pings::new(MIN);
         http1.receive(b"PRI / HTTP/1.1\r\nhost: x\r\n\r\n", Instant::now);
         assert_eq!(until_end(&mut http1, Duration::ZERO), None);
+    }
+
+    #[test]
+    fn what_is_missing_of_a_frame_is_known() {
+        let mut pings = begun();
+        let data = frame(DATA, 0, 1, b"event");
+        for (sent, missing) in
+            [(&data[..3], 6), (&data[3..9], 5), (&data[9..12], 2), (&data[12..], 0)]
+        {
+            pings.receive(sent, Instant::now);
+            assert_eq!(pings.missing(), missing);
+        }
     }
 
     #[test]

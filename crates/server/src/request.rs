@@ -109,6 +109,8 @@ pub(crate) struct Core {
     pub(crate) compacted: watch::Sender<i64>,
     /// Defragmentations under way during which this member is to say that it serves nothing.
     pub(crate) defragmentations: watch::Sender<usize>,
+    /// WebSockets of the gateway.
+    pub(crate) conversations: Arc<crate::gateway::Conversations>,
 }
 
 impl Core {
@@ -290,13 +292,11 @@ impl Core {
         };
         let (name, begun) = (machine::op_name(&op), Instant::now());
         let answer = self.propose_untimed(identity, op, input, is_repeated, span).await;
-        // As in etcd: what was refused where it was applied was served, and so was what nobody heard of in time.
+        // As in etcd: what was refused where it was applied was served, and so was what is too large, and what nobody heard
+        // of in time.
         let was_proposed = !matches!(
             answer,
-            Err(Refusal::TooLarge
-                | Refusal::TooManyRequests
-                | Refusal::NoLeaderInTime
-                | Refusal::Dropped)
+            Err(Refusal::TooManyRequests | Refusal::NoLeaderInTime | Refusal::Dropped)
         );
         requests.answered(name, was_proposed, begun.elapsed());
         answer

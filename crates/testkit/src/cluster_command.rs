@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand;
 use testkit::cluster::snapshot::Way;
-use testkit::cluster::{Kind, Setup, deploy, failover, faults, learner, pairs, roll, snapshot};
+use testkit::cluster::{
+    Kind, Setup, deploy, failover, faults, learner, pairs, roll, snapshot, tokens,
+};
 use testkit::{programs, random};
 
 /// What all runs have in common.
@@ -74,6 +76,12 @@ enum Run {
     Learner {
         /// Pairings with commas, each `cluster:learner`.
         #[arg(long, default_value = PAIRINGS)]
+        kinds: String,
+    },
+    /// Users: tokens of each member at each member, grants, passwords.
+    Tokens {
+        /// The programs of each cluster: members with commas, clusters with colons.
+        #[arg(long, default_value = "real,ours,ours:real,real,ours")]
         kinds: String,
     },
     /// The documented deployment, each member in a network namespace (needs root): without TLS, then with.
@@ -156,6 +164,13 @@ async fn run_in(arguments: &Arguments, seed: u64, folder: &Path) -> Result<()> {
                 let setup = setup.below(&number.to_string());
                 let report = learner::run(&setup, &members, &learner).await;
                 println!("seed {seed}: {label}: {:?}", report.with_context(|| label.clone())?);
+            }
+        }
+        Run::Tokens { kinds } => {
+            for (number, kinds) in kinds.split(':').enumerate() {
+                let setup = setup.below(&number.to_string());
+                let report = tokens::run(&setup, Kind::parse_list(kinds)?).await;
+                println!("seed {seed}: users of {kinds}: {:?}", report.context(kinds.to_owned())?);
             }
         }
         Run::Deploy { kinds, schemes } => deploy(&setup, kinds, schemes)?,

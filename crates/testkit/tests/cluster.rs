@@ -8,7 +8,9 @@ use std::sync::{Mutex, PoisonError};
 
 use testkit::cluster::faults::Fault;
 use testkit::cluster::snapshot::Way;
-use testkit::cluster::{Kind, Setup, deploy, failover, faults, learner, pairs, roll, snapshot};
+use testkit::cluster::{
+    Kind, Setup, deploy, failover, faults, learner, pairs, roll, snapshot, tokens,
+};
 use testkit::{embed, programs};
 
 /// The programs of the clusters: those that are there from the beginning, and those that join or take over.
@@ -102,6 +104,16 @@ fn a_member_too_far_behind_catches_up_by_snapshot() {
 fn learners_join_and_take_over() {
     with_kinds("learners_join_and_take_over", |setup, first, second| async move {
         assert_eq!(learner::run(&setup, &first, &second).await?.replaced, 2);
+        Ok(())
+    });
+}
+
+#[test]
+fn users_are_the_same_at_all_members() {
+    with_kinds("users_are_the_same_at_all_members", |setup, first, second| async move {
+        let kinds = vec![first, second.clone(), second];
+        let report = tokens::run(&setup, kinds).await?;
+        assert_eq!((report.allowed, report.refused), (15, 27));
         Ok(())
     });
 }

@@ -95,7 +95,7 @@ pub(super) fn build(
         "" => None,
         text => Some(server::version::parse_emulated(text)?),
     };
-    tell_what_is_of_old(values, notices);
+    tell_what_is_of_old(values, emulated_version, notices);
     let gates = Gates::of(&get)?;
 
     let name = get.text("name");
@@ -324,7 +324,12 @@ fn refuse_two_names(values: &Values) -> Result<(), String> {
 }
 
 /// Names and flags that etcd has given up, or that are of no effect here, are told.
-fn tell_what_is_of_old(values: &Values, notices: &mut Vec<Notice>) {
+fn tell_what_is_of_old(
+    values: &Values,
+    version: Option<server::version::Version>,
+    notices: &mut Vec<Notice>,
+) {
+    let has_stages = version.is_none_or(|version| version.minor < 6);
     for (name, given) in values {
         let old = &given.as_name;
         if let Some(gate) = super::gates::of_flag(name) {
@@ -335,7 +340,7 @@ fn tell_what_is_of_old(values: &Values, notices: &mut Vec<Notice>) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{name}' instead."
             )));
-        } else if *name == "v2-deprecation" && given.value != "not-yet" {
+        } else if *name == "v2-deprecation" && !has_stages {
             notices.push(Notice::Warning(
                 "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input."
                     .to_owned(),

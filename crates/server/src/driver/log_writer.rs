@@ -45,6 +45,8 @@ pub(crate) struct LogWriter {
     pub(crate) snapshots_max: usize,
     /// When files were last looked for that nobody needs any more; at first, when the member started.
     pub(crate) purged: Instant,
+    /// The index of the last snapshot, if it may have made files superfluous that are still there.
+    pub(crate) purge_to: Option<u64>,
     /// Wakes the thread that makes the next segment ready.
     pub(crate) preallocate: Sender<()>,
     /// Kept between calls for its memory.
@@ -118,6 +120,7 @@ impl LogWriter {
         if committed.cut {
             self.preallocate.send_all([()]);
         }
+        self.purge()?;
         let took = begun.elapsed();
         if took > SLOW_SYNC {
             tracing::warn!(
@@ -156,10 +159,18 @@ impl LogWriter {
     /// installation of one although the log is at a later one already (see [`super::committer`]).
     fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
         self.wal.release_to(index);
+        self.purge_to = Some(index);
+        self.purge()
+    }
+
+    /// Removes what nobody needs any more, if it is time.
+    fn purge(&mut self) -> Result<(), wal::Error> {
+        let Some(index) = self.purge_to else { return Ok(()) };
         if self.purged.elapsed() < PURGE_INTERVAL {
             return Ok(());
         }
         self.purged = Instant::now();
+        self.purge_to = None;
         let segments = wal::purge(&self.parent, &self.name, self.segments_max)?;
         let snapshots = wal::snap::purge(&self.snap_dir, self.snapshots_max, index)?;
         for name in segments.into_iter().chain(snapshots) {

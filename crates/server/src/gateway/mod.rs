@@ -50,7 +50,7 @@ use codec::EncodedMessages;
 use requests::{Requests, Rest};
 use responses::Lines;
 use routes::Call;
-pub(crate) use websocket::is_asked_for as is_websocket_asked_for;
+pub(crate) use websocket::{Conversations, is_asked_for as is_websocket_asked_for};
 
 use crate::config::Config;
 
@@ -67,6 +67,7 @@ pub(crate) struct Gateway {
     value_bytes_max: usize,
     /// Calls that may be under way.
     vacancies: Arc<Semaphore>,
+    conversations: Arc<Conversations>,
 }
 
 /// A stream that has been answered once, or has failed, or ended.
@@ -78,7 +79,12 @@ struct Opened {
 
 impl Gateway {
     /// A gateway to these services, which take messages of at most `message_bytes_max`.
-    pub(crate) fn new(services: &Routes, message_bytes_max: usize, config: &Config) -> Self {
+    pub(crate) fn new(
+        services: &Routes,
+        message_bytes_max: usize,
+        config: &Config,
+        conversations: Arc<Conversations>,
+    ) -> Self {
         let streams = usize::try_from(config.max_concurrent_streams).unwrap_or(usize::MAX);
         Self {
             calls: routes::calls(),
@@ -87,6 +93,7 @@ impl Gateway {
             // the message is too large is for the service to say.
             value_bytes_max: message_bytes_max.saturating_mul(2),
             vacancies: Arc::new(Semaphore::new(streams.min(Semaphore::MAX_PERMITS))),
+            conversations,
         }
     }
 

@@ -18,7 +18,7 @@
 //! bounded (there they are not), text is UTF-8 or refused, and a call that takes one message is answered after it (etcd 3.6 waits
 //! until the client closes, when nobody hears the answer any more).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
@@ -36,6 +36,7 @@ use hyper::upgrade::OnUpgrade;
 use sha1::{Digest as _, Sha1};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_tungstenite::WebSocketStream;
@@ -67,6 +68,25 @@ pub(crate) fn is_asked_for(headers: &HeaderMap) -> bool {
         && has_token(headers, &header::UPGRADE, "websocket")
 }
 
+/// The WebSockets that are open: tasks, which outlive the requests that they came from, but not the member.
+#[derive(Debug, Default)]
+pub(crate) struct Conversations(Mutex<JoinSet<()>>);
+
+impl Conversations {
+    fn spawn(&self, conversation: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Those that have ended.
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn(conversation);
+    }
+
+    /// Ends all of them.
+    pub(crate) async fn shutdown(&self) {
+        let mut tasks = std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner));
+        tasks.shutdown().await;
+    }
+}
+
 impl Gateway {
     /// Answers a request for a WebSocket at a path under `/v3/`; the call goes on without it.
     pub(crate) fn open_websocket(self: &Arc<Self>, path: &str, request: Request) -> Response {
@@ -87,7 +107,7 @@ impl Gateway {
             answer.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, bearer);
         }
         let (gateway, path, socket) = (Arc::clone(self), path.to_owned(), accepted.socket);
-        tokio::spawn(async move {
+        self.conversations.spawn(async move {
             // An error: the client spoke before it was answered.
             if let Ok(socket) = socket.await {
                 gateway.converse(socket, &path, headers).await;

@@ -74,14 +74,26 @@ impl Service {
 
     /// Executes a range and encodes the answer.
     async fn read(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
+        // A learner has what it was sent, and gives that.
+        if request.get_ref().serializable {
+            limits::check_metadata(&self.core, request.metadata())?;
+        } else {
+            limits::admit(&self.core, request.metadata())?;
+        }
+        let mut credentials = self.core.credentials(request);
+        let range = request.get_ref();
+        mvcc::check::range(range, self.rules())
+            .map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::range(&mut credentials, range);
+        // What is refused before has no time, as in etcd.
         let begun = Instant::now();
-        let answer = self.read_now(request).await;
+        let answer = self.read_now(&credentials, range).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
         if let Some(requests) = &self.core.metrics.requests {
             requests.answered("Range", answer.is_ok(), took);
         }
         if took > limit {
-            let request = told::range(request.get_ref());
+            let request = told::range(range);
             let (bytes, error) = match &answer {
                 Ok(answer) => (Some(answer.len()), None),
                 Err(status) => (None, Some(status as &dyn std::fmt::Display)),
@@ -91,18 +103,11 @@ impl Service {
         answer
     }
 
-    async fn read_now(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
-        // A learner has what it was sent, and gives that.
-        if request.get_ref().serializable {
-            limits::check_metadata(&self.core, request.metadata())?;
-        } else {
-            limits::admit(&self.core, request.metadata())?;
-        }
-        let mut credentials = self.core.credentials(request);
-        let request = request.get_ref();
-        mvcc::check::range(request, self.rules())
-            .map_err(|error| Status::from(status::of_check(&error)))?;
-        let _span = traces::range(&mut credentials, request);
+    async fn read_now(
+        &self,
+        credentials: &Credentials,
+        request: &RangeRequest,
+    ) -> Result<bytes::Bytes, Status> {
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
@@ -110,7 +115,7 @@ impl Service {
         let answer = self
             .core
             .read(
-                &credentials,
+                credentials,
                 |rights, caller| rights.check_read(caller, &request.key, &request.range_end),
                 reading,
             )
@@ -127,6 +132,10 @@ impl Service {
         credentials: &Credentials,
         request: &TxnRequest,
     ) -> Result<TxnResponse, Status> {
+        if !is_serializable(request) {
+            self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+        }
+        // What comes before is not counted, as in etcd.
         let begun = Instant::now();
         let answer = self.read_only_txn_now(credentials, request).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
@@ -144,9 +153,6 @@ impl Service {
         credentials: &Credentials,
         request: &TxnRequest,
     ) -> Result<TxnResponse, Status> {
-        if !is_serializable(request) {
-            self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
-        }
         let reading = self.read_store(request, mvcc::Reader::txn_if_little, mvcc::Reader::txn);
         let mut response = self
             .core
@@ -352,6 +358,7 @@ impl ServerStreamingService<RangeRequest> for RangeStreamCall {
     fn call(&mut self, request: Request<RangeRequest>) -> Self::Future {
         let Service { core, .. } = self.service.clone();
         Box::pin(async move {
+            range_stream::is_known(&core)?;
             limits::admit(&core, request.metadata())?;
             let credentials = core.credentials(&request);
             let pages = range_stream::start(&core, &credentials, request.into_inner()).await?;

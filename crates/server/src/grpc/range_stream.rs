@@ -32,17 +32,20 @@ const FIRST_KEYS: i64 = 10;
 /// `RangeStreamResponse.range_response`.
 const RANGE_RESPONSE: u32 = 1;
 
+/// Whether the version that is stood for has the call.
+pub(super) fn is_known(core: &Core) -> Result<(), Status> {
+    match core.version.minor {
+        7.. => Ok(()),
+        _ => Err(Status::unimplemented("unknown method RangeStream for service etcdserverpb.KV")),
+    }
+}
+
 /// Begins an answer.
 pub(super) async fn start(
     core: &Arc<Core>,
     credentials: &Credentials,
     request: RangeRequest,
 ) -> Result<Pages, Status> {
-    if core.version.minor < 7 {
-        return Err(Status::unimplemented(
-            "unknown method RangeStream for service etcdserverpb.KV",
-        ));
-    }
     mvcc::check::range(&request, mvcc::Rules::of_minor(core.version.minor))
         .map_err(|error| Status::from(status::of_check(&error)))?;
     let is_by_key = request.sort_target() == SortTarget::Key;
@@ -193,7 +196,7 @@ impl Pages {
                 if page.more { self.rest.key.clone() } else { unsorted.range_end.clone() };
             RangeRequest { range_end, limit: 0, ..unsorted }
         };
-        let kvs = self.core.store.range(&unsorted)?.kvs;
+        let kvs = self.core.store.range_page(&unsorted)?.kvs;
         Ok(mvcc::EncodedRange { kvs, ..page })
     }
 

@@ -165,11 +165,11 @@ impl Spans {
                     span.discard();
                 }
             }
-            Body::Canceled => {
+            // etcd keeps one whose history is gone for as long as the stream, and so grows.
+            Body::Canceled | Body::Compacted { .. } => {
                 spans.created.remove(&message.watch_id);
             }
-            // As etcd: one whose history is gone lasts as long as the stream.
-            Body::Compacted { .. } | Body::Progress | Body::Events(_) => {}
+            Body::Progress | Body::Events(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@
 //! - [`proxy`] stands in front of each member's peer port and can delay, stall, drop or cut each direction of each link;
 //! - [`workload`] is many clients that write down what they do ([`history`]), and [`check`] says whether that may be;
 //! - [`Trial`] puts these together: load on a cluster, then quiet, then all checks;
-//! - the runs: [`roll`], [`pairs`], [`snapshot`], [`learner`], [`faults`], [`failover`], [`deploy`]; most of them take a [`Setup`].
+//! - the runs: [`roll`], [`pairs`], [`snapshot`], [`learner`], [`faults`], [`failover`], [`tokens`], [`deploy`]; most of them take a [`Setup`].
 //!
 //! All is one thread: the members need the cores. Whatever blocks for longer than a moment is awaited, so that the clients go on.
 
@@ -24,6 +24,7 @@ pub mod proxy;
 pub mod roll;
 mod setup;
 pub mod snapshot;
+pub mod tokens;
 mod trace;
 mod trial;
 pub mod workload;

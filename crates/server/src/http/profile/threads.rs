@@ -44,6 +44,7 @@ impl Watched {
                 // It has ended meanwhile.
                 (Err(_), _) => continue,
                 (Ok(_), Err(error)) if error.raw_os_error() == Some(ESRCH) => continue,
+                (Ok(_), Err(_)) if read("comm").is_err() => continue,
                 (Ok(_), Err(error)) => return Err(error),
             };
             let Some(now) = parse(&figures) else {
