@@ -65,10 +65,9 @@ pub(crate) async fn check(certificate: &CertificateDer<'_>, from: IpAddr) -> io:
     }
     let refuse = |what: String| Err(io::Error::new(io::ErrorKind::PermissionDenied, what));
     if hosts.names.is_empty() {
-        return refuse(format!(
-            "tls: \"{from}\" does not match any of IP addresses {:?}",
-            hosts.addresses
-        ));
+        let valid: Vec<String> = hosts.addresses.iter().map(ToString::to_string).collect();
+        let valid = valid.join(", ");
+        return refuse(format!("x509: certificate is valid for {valid}, not {from}"));
     }
     let own_name = name_of(from).await;
     if own_name.is_some_and(|own| hosts.names.iter().any(|name| covers(name, &own))) {
@@ -149,6 +148,11 @@ mod tests {
         assert_eq!(
             refusal.to_string(),
             "tls: \"127.0.0.1\" does not match any of DNSNames [\"x.invalid\"]"
+        );
+        let refusal = check(&certificate(&["10.4.7.121", "::1"]), home).await.unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "x509: certificate is valid for 10.4.7.121, ::1, not 127.0.0.1"
         );
     }
 }
