@@ -90,12 +90,12 @@ pub(super) fn build(
 ) -> Result<(Config, Option<Discovery>), String> {
     let get = Lookup { values };
     refuse_two_names(values)?;
-    refuse_what_is_not_there(values)?;
     let emulated_version = match get.text("emulated-version").as_str() {
         "" => None,
         text => Some(server::version::parse_emulated(text)?),
     };
     tell_what_is_of_old(values, emulated_version, notices);
+    refuse_what_is_not_there(values)?;
     let gates = Gates::of(&get)?;
 
     let name = get.text("name");
@@ -323,6 +323,18 @@ fn refuse_two_names(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
+/// Flags of the v2 API and its proxy, which 3.5 still has, with a warning.
+const OF_V2: [&str; 8] = [
+    "enable-v2",
+    "experimental-enable-v2v3",
+    "proxy",
+    "proxy-failure-wait",
+    "proxy-refresh-interval",
+    "proxy-dial-timeout",
+    "proxy-write-timeout",
+    "proxy-read-timeout",
+];
+
 /// Names and flags that etcd has given up, or that are of no effect here, are told.
 fn tell_what_is_of_old(
     values: &Values,
@@ -332,6 +344,11 @@ fn tell_what_is_of_old(
     let has_stages = version.is_none_or(|version| version.minor < 6);
     for (name, given) in values {
         let old = &given.as_name;
+        if has_stages && OF_V2.contains(name) {
+            notices.push(Notice::Warning(format!(
+                "--{old} is deprecated in 3.5 and will be decommissioned in 3.6."
+            )));
+        }
         if let Some(gate) = super::gates::of_flag(name) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."

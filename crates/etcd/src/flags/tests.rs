@@ -35,6 +35,9 @@ fn the_stages_of_the_v2_api_are_those_of_the_version() {
         run(&[&format!("--emulated-version={version}"), &format!("--v2-deprecation={stage}")])
     };
     assert!(stage("3.5", "not-yet").is_ok());
+    let Stop::Refused { notices, .. } = stop(&["--enable-v2"]) else { panic!("it is served") };
+    let told = "--enable-v2 is deprecated in 3.5 and will be decommissioned in 3.6.";
+    assert!(notices.contains(&Notice::Warning(told.to_owned())), "{notices:?}");
     assert_eq!(
         refused(&["--enable-v2", "--v2-deprecation=write-only"]),
         "--enable-v2 and --v2-deprecation=write-only are mutually exclusive"
