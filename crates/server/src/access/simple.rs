@@ -58,16 +58,18 @@ impl SimpleTokens {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The text of a token.
+    /// The text of the token that the entry of this index makes, with the index before it: what etcd has applied when it
+    /// names the token. Members of both kinds have to name it alike.
     pub(super) fn text(prefix: &str, index: u64) -> String {
-        format!("{prefix}.{index}")
+        format!("{prefix}.{}", index.saturating_sub(1))
     }
 
     /// Which entry has to be applied before the token can be known; `None` if it is not of this kind.
     pub(super) fn index_of(token: &str) -> Option<LogIndex> {
         let (prefix, index) = token.split_once('.')?;
         let is_number = !index.is_empty() && index.bytes().all(|byte| byte.is_ascii_digit());
-        (!prefix.is_empty() && is_number).then(|| index.parse().ok().map(LogIndex))?
+        let before: u64 = (!prefix.is_empty() && is_number).then(|| index.parse().ok())??;
+        before.checked_add(1).map(LogIndex)
     }
 
     pub(super) fn remember(&self, user: &str, prefix: &str, index: LogIndex, now: Instant) {
@@ -128,10 +130,10 @@ mod tests {
         let (tokens, start) = (SimpleTokens::new(TTL), Instant::now());
         tokens.remember("u1", "abc", LogIndex(7), start);
         for seconds in [2, 4, 6] {
-            assert_eq!(tokens.user_of("abc.7", after(start, seconds)).as_deref(), Some("u1"));
+            assert_eq!(tokens.user_of("abc.6", after(start, seconds)).as_deref(), Some("u1"));
         }
-        assert_eq!(tokens.user_of("abc.7", after(start, 10)), None);
-        assert_eq!(tokens.user_of("abc.7", after(start, 6)), None);
+        assert_eq!(tokens.user_of("abc.6", after(start, 10)), None);
+        assert_eq!(tokens.user_of("abc.6", after(start, 6)), None);
     }
 
     #[test]
@@ -141,11 +143,11 @@ mod tests {
             tokens.remember(user, prefix, LogIndex(1), now);
         }
         tokens.void_user("u1");
-        assert_eq!(tokens.user_of("a.1", now), None);
-        assert_eq!(tokens.user_of("c.1", now), None);
-        assert_eq!(tokens.user_of("b.1", now).as_deref(), Some("u2"));
+        assert_eq!(tokens.user_of("a.0", now), None);
+        assert_eq!(tokens.user_of("c.0", now), None);
+        assert_eq!(tokens.user_of("b.0", now).as_deref(), Some("u2"));
         tokens.void_all();
-        assert_eq!(tokens.user_of("b.1", now), None);
+        assert_eq!(tokens.user_of("b.0", now), None);
     }
 
     #[test]
@@ -160,7 +162,7 @@ mod tests {
     fn an_index_alone_is_no_token() {
         let (tokens, now) = (SimpleTokens::new(TTL), Instant::now());
         tokens.remember("u1", "", LogIndex(7), now);
-        assert_eq!(tokens.user_of(".7", now), None);
+        assert_eq!(tokens.user_of(".6", now), None);
         for text in [
             "",
             ".",
@@ -175,7 +177,8 @@ mod tests {
         ] {
             assert_eq!(SimpleTokens::index_of(text), None, "{text}");
         }
-        assert_eq!(SimpleTokens::index_of("abc.7"), Some(LogIndex(7)));
+        assert_eq!(SimpleTokens::index_of("abc.6"), Some(LogIndex(7)));
+        assert_eq!(SimpleTokens::index_of("abc.18446744073709551615"), None);
     }
 
     #[test]
