@@ -155,6 +155,9 @@ impl Heart {
             self.tick(&mut next_tick, &mut effects);
             self.doubt(&mut effects);
             self.settle(&mut effects)?;
+            if let Seat::Here(log) = &mut self.log {
+                log.purge()?;
+            }
             match &mut self.apply {
                 Seat::Here(stage) if !is_stopping => stage.look_after()?,
                 // A job that still runs tells of its end; after it comes the last commit.

@@ -84,6 +84,7 @@ impl LogWriter {
             if let Some(snapshot) = vouched {
                 self.vouch(&snapshot)?;
             }
+            self.purge()?;
         }
     }
 
@@ -110,7 +111,7 @@ impl LogWriter {
         if let Some(index) = received {
             // The record of a snapshot counts only with a commit index that covers it.
             self.wal.sync()?;
-            self.forget_before(index)?;
+            self.forget_before(index);
         }
         let begun = Instant::now();
         let committed = self.wal.commit()?;
@@ -120,7 +121,6 @@ impl LogWriter {
         if committed.cut {
             self.preallocate.send_all([()]);
         }
-        self.purge()?;
         let took = begun.elapsed();
         if took > SLOW_SYNC {
             tracing::warn!(
@@ -144,12 +144,12 @@ impl LogWriter {
         self.wal.save_snapshot(&walpb::Snapshot { index, term, conf_state: Some(conf_state) })
     }
 
-    /// Records that a snapshot file is complete, and removes what nobody needs any more.
+    /// Records that a snapshot file is complete. What nobody needs any more is for [`Self::purge`].
     ///
     /// In this order: removing older files before the record is durable could remove the last one that has a record.
     pub(crate) fn vouch(&mut self, snapshot: &walpb::Snapshot) -> Result<(), wal::Error> {
         self.wal.save_snapshot(snapshot)?;
-        self.forget_before(snapshot.index)?;
+        self.forget_before(snapshot.index);
         // The state machine took it, so it is past all that was received before.
         wal::snap::remove_orphan_dbs(&self.snap_dir, snapshot.index)?;
         Ok(())
@@ -157,14 +157,13 @@ impl LogWriter {
 
     /// Lets go of what a snapshot covers. Not of databases that were received: the state machine may not have come to the
     /// installation of one although the log is at a later one already (see [`super::committer`]).
-    fn forget_before(&mut self, index: u64) -> Result<(), wal::Error> {
+    fn forget_before(&mut self, index: u64) {
         self.wal.release_to(index);
         self.purge_to = Some(index);
-        self.purge()
     }
 
-    /// Removes what nobody needs any more, if it is time.
-    fn purge(&mut self) -> Result<(), wal::Error> {
+    /// Removes what nobody needs any more, if it is time. Not before what was written is answered: it takes a while.
+    pub(crate) fn purge(&mut self) -> Result<(), wal::Error> {
         let Some(index) = self.purge_to else { return Ok(()) };
         if self.purged.elapsed() < PURGE_INTERVAL {
             return Ok(());
