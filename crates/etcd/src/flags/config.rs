@@ -3,7 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use server::config::{AutoCompaction, ClusterState, Config, Tracing, Url, parse_initial_cluster};
+use server::config::{
+    AutoCompaction, ClusterState, Config, TRACES_PER_MILLION_MAX, Tracing, Url,
+    parse_initial_cluster,
+};
 
 use super::gates::Gates;
 use super::parse::{Source, Values};
@@ -16,8 +19,6 @@ const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 /// Above this etcd warns.
 const RECOMMENDED_REQUEST_BYTES_MAX: u64 = 10 * 1024 * 1024;
 
-/// The rate of `--distributed-tracing-sampling-rate` that is all of them.
-const TRACES_PER_MILLION_MAX: u32 = 1_000_000;
 /// etcd raises a shorter interval to this.
 const WATCH_PROGRESS_MIN: Duration = Duration::from_millis(100);
 /// etcd raises shorter timeouts to this.
@@ -323,28 +324,17 @@ fn refuse_two_names(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
-/// Flags of the v2 API and its proxy, which 3.5 still has, with a warning.
-const OF_V2: [&str; 8] = [
-    "enable-v2",
-    "experimental-enable-v2v3",
-    "proxy",
-    "proxy-failure-wait",
-    "proxy-refresh-interval",
-    "proxy-dial-timeout",
-    "proxy-write-timeout",
-    "proxy-read-timeout",
-];
-
 /// Names and flags that etcd has given up, or that are of no effect here, are told.
 fn tell_what_is_of_old(
     values: &Values,
     version: Option<server::version::Version>,
     notices: &mut Vec<Notice>,
 ) {
-    let has_stages = version.is_none_or(|version| version.minor < 6);
+    // Those of the v2 API and its proxy.
+    let has_v2 = version.is_none_or(|version| version.minor < 6);
     for (name, given) in values {
         let old = &given.as_name;
-        if has_stages && OF_V2.contains(name) {
+        if has_v2 && find(name).is_some_and(|flag| flag.until == 5) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in 3.5 and will be decommissioned in 3.6."
             )));
@@ -357,7 +347,7 @@ fn tell_what_is_of_old(
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{name}' instead."
             )));
-        } else if *name == "v2-deprecation" && !has_stages {
+        } else if *name == "v2-deprecation" && !has_v2 {
             notices.push(Notice::Warning(
                 "--v2-deprecation is deprecated and scheduled for removal in v3.8. The default value is enforced, ignoring user input."
                     .to_owned(),

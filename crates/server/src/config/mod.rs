@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use machine::Version;
 
+pub use otlp::PER_MILLION_MAX as TRACES_PER_MILLION_MAX;
 pub use url::{Url, UrlError};
 
 /// How often etcd's leader notes how much is left of a long lease.

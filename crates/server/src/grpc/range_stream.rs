@@ -180,23 +180,24 @@ impl Pages {
 
     /// Lets the next page begin behind this one, and sorts this one, if that is asked for, by reading it once more.
     fn sort(&mut self, page: mvcc::EncodedRange) -> Result<mvcc::EncodedRange, mvcc::Error> {
-        let sort_target = self.sort_target.into();
-        let is_first = usize::try_from(self.sent) == Ok(page.kvs.len());
-        let unsorted = RangeRequest { sort_target, ..self.rest.clone() };
+        let key = self.rest.key.clone();
         if page.more {
             self.go_on_after(&page.kvs);
         }
         if self.sort_target == SortTarget::Key || page.kvs.is_empty() {
             return Ok(page);
         }
-        let unsorted = if is_first && self.is_over {
-            unsorted
-        } else {
-            let range_end =
-                if page.more { self.rest.key.clone() } else { unsorted.range_end.clone() };
-            RangeRequest { range_end, limit: 0, ..unsorted }
-        };
-        let kvs = self.core.store.range_page(&unsorted)?.kvs;
+        let sort_target = self.sort_target.into();
+        let mut again = RangeRequest { key, sort_target, ..self.rest.clone() };
+        let is_first = usize::try_from(self.sent) == Ok(page.kvs.len());
+        // One page alone is sorted before the limit cuts it, as in `Range`; one of several is these keys and no other.
+        if !(is_first && self.is_over) {
+            again.limit = 0;
+            if page.more {
+                again.range_end = self.rest.key.clone();
+            }
+        }
+        let kvs = self.core.store.range_page(&again)?.kvs;
         Ok(mvcc::EncodedRange { kvs, ..page })
     }
 
