@@ -224,6 +224,7 @@ fn rows() -> Vec<Row> {
         batch: 1,
         watchers: 1000,
         streams: 10,
+        readers: 10,
         seed: 1,
     };
     let mut rows = Vec::new();
@@ -262,6 +263,15 @@ fn rows() -> Vec<Row> {
     add("lease-keepalive-64", Workload::LeaseKeepalive, base.clone());
     add("watch-fan-out-1000", Workload::WatchFanOut, Shape { clients: 1, ..base.clone() });
     add("watch-many-1000", Workload::WatchMany, base.clone());
+    let beside_reads = Shape {
+        clients: 1,
+        conns: 1,
+        watchers: 1,
+        val_size: 10_000,
+        key_space: 500,
+        ..base.clone()
+    };
+    add("watch-beside-reads", Workload::WatchBesideReads, beside_reads);
     add("gateway-put-64", Workload::GatewayPut, base.clone());
     add("gateway-get-64", Workload::GatewayGet, Shape { key_space: 10_000, ..base.clone() });
     for (setting, suffix) in [(Setting::Tls, "tls"), (Setting::Auth, "auth")] {
@@ -393,6 +403,7 @@ fn restart(arguments: &CompareArguments, options: &Options) -> Result<Figures> {
         batch: 100,
         watchers: 0,
         streams: 1,
+        readers: 0,
         seed: 1,
     };
     let plan = Plan {

@@ -52,6 +52,9 @@ pub(crate) enum Workload {
     WatchFanOut,
     /// Puts of many keys, each with one watcher; an operation is an event delivered.
     WatchMany,
+    /// Puts of one key with one watcher, on a connection on which `--readers` read all `--key-space` keys again and again; an operation is an
+    /// event delivered.
+    WatchBesideReads,
     /// Puts of a number of different keys, as fast as possible.
     Fill,
     /// Puts through the JSON gateway, each caller with a connection of its own.
@@ -99,6 +102,9 @@ pub(crate) struct Shape {
     /// gRPC streams that the watchers share.
     #[arg(long, default_value_t = 10)]
     pub(crate) streams: usize,
+    /// Those who read everything meanwhile (watch-beside-reads).
+    #[arg(long, default_value_t = 10)]
+    pub(crate) readers: usize,
     /// Seed of the random keys.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
@@ -130,6 +136,13 @@ pub(crate) async fn run(
             let keys = u64::try_from(shape.watchers)?;
             watch(bench, plan, server, keys).await
         }
+        Workload::WatchBesideReads => {
+            bench.prefill(shape.key_space).await?;
+            for reader in 0..shape.readers {
+                tokio::task::spawn_local(Rc::clone(&bench).read_all(reader));
+            }
+            watch(bench, plan, server, 1).await
+        }
         Workload::Fill => fill(bench, plan, server).await,
         Workload::GatewayPut => gateway(bench, plan, server, addresses, false).await,
         Workload::GatewayGet => gateway(bench, plan, server, addresses, true).await,
@@ -143,6 +156,8 @@ struct Bench {
     value: Bytes,
     random: RefCell<Random>,
     next: Cell<u64>,
+    /// Why a reader that is not measured itself has given up.
+    failed_read: RefCell<Option<anyhow::Error>>,
 }
 
 impl Bench {
@@ -172,6 +187,7 @@ impl Bench {
             value,
             random: RefCell::new(random),
             next: Cell::new(0),
+            failed_read: RefCell::new(None),
         })
     }
 
@@ -221,6 +237,26 @@ impl Bench {
             index = end;
         }
         Ok(())
+    }
+
+    /// Reads all that [`Self::prefill`] put, until that fails: an operation that is measured tells of it then.
+    async fn read_all(self: Rc<Self>, reader: usize) {
+        let target = self.target(RANGE);
+        let request = pb::RangeRequest {
+            key: self.key(0),
+            range_end: self.key(self.shape.key_space),
+            ..Default::default()
+        };
+        let bytes_min = self.shape.val_size * usize::try_from(self.shape.key_space).unwrap_or(0);
+        loop {
+            let failed = match self.connection(reader).unary(&target, frame(&request)).await {
+                Ok(answer) if answer.len() >= bytes_min => continue,
+                Ok(answer) => anyhow::anyhow!("{} bytes lack keys", answer.len()),
+                Err(error) => error.into(),
+            };
+            self.failed_read.borrow_mut().get_or_insert(failed.context("read everything"));
+            return;
+        }
     }
 }
 
@@ -466,7 +502,7 @@ async fn watch(
                 pb::PutRequest { key: bench.key(index), value: value.into(), ..Default::default() };
             bench.connection(caller).unary(&put, frame(&request)).await?;
             all.notified().await;
-            Ok(())
+            bench.failed_read.take().map_or(Ok(()), Err)
         }
     })
     .await

@@ -34,6 +34,7 @@ mod metrics;
 mod peer;
 mod peer_port;
 mod peers;
+mod pieces;
 mod pings;
 mod proposals;
 mod publish;

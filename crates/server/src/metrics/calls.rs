@@ -2,7 +2,7 @@
 //!
 //! [`Counting`] stands around every service and sees what the network sees, so that a service needs nothing to be counted. It looks a
 //! path up, counts frames of gRPC as bodies go by, and reads the status of the trailers; a call whose answer is dropped before
-//! them was cancelled. The gateway's calls go the same way.
+//! them was cancelled. The gateway's calls go the same way. Large answers leave it in [`Pieces`].
 //!
 //! Upstream: go-grpc-prometheus, and server/etcdserver/api/v3rpc (3.5.30).
 
@@ -24,6 +24,7 @@ use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 
 use super::kinds::{Buckets, Counter, Histogram, MILLISECOND};
+use crate::pieces::Pieces;
 use crate::traces::{CallSpan, Traces};
 
 /// Names of the codes, by number.
@@ -435,7 +436,7 @@ where
             span.has_headers();
         }
         let frames = Frames::default();
-        Poll::Ready(Ok(answer.map(|body| Body::new(Sent { body, call, frames }))))
+        Poll::Ready(Ok(answer.map(|body| Body::new(Sent { body: Pieces::of(body), call, frames }))))
     }
 }
 
@@ -515,7 +516,7 @@ impl HttpBody for Received {
 /// The body of an answer.
 #[derive(Debug)]
 struct Sent {
-    body: Body,
+    body: Pieces,
     call: Call,
     frames: Frames,
 }
