@@ -8,4 +8,5 @@ pub mod fuzz;
 pub mod gateway;
 pub mod grpc_proxy;
 pub mod log;
+pub mod memory;
 mod pflag;

@@ -7,7 +7,7 @@ use std::io::Write as _;
 use std::process::ExitCode;
 
 use etcd_program::flags::{self, Notice, Parsed, Stop};
-use etcd_program::{descriptors, discovery, gateway, grpc_proxy, log};
+use etcd_program::{descriptors, discovery, gateway, grpc_proxy, log, memory};
 use server::version;
 
 /// Requests are many small allocations, freed on other threads than they were made on.
@@ -20,6 +20,7 @@ const FAILED: u8 = 1;
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    memory::use_small_pages();
     descriptors::raise_limit();
     let args: Vec<String> = std::env::args().collect();
     let own_args = args.get(1..).unwrap_or_default();
@@ -121,9 +122,7 @@ enum End {
 fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
     let Parsed { mut config, discovery, memory_mlock, .. } = parsed;
     if memory_mlock {
-        use rustix::mm::{MlockAllFlags, mlockall};
-        // Before there are threads: what they use counts too.
-        mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE).map_err(|error| {
+        memory::lock().map_err(|error| {
             End::Start(anyhow::Error::new(error).context("--memory-mlock: lock memory"))
         })?;
     }
