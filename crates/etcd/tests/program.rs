@@ -268,3 +268,36 @@ fn cve_2020_15113_others_do_not_look_into_the_data() {
     let warning = warned.line("check file permission");
     assert!(warning["error"].as_str().unwrap().contains("\"755\""), "{warning}");
 }
+
+/// A figure of `/proc/PID/FILE`, in kB.
+#[cfg(target_os = "linux")]
+fn kilobytes(etcd: &Etcd, file: &str, name: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{}/{file}", etcd.child.id())).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim_end_matches("kB").trim().parse().unwrap()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_small_pages_and_locked_as_it_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut plain = member(dir.path(), "plain", &[]);
+    plain.line("ready to serve client requests");
+    assert_eq!(kilobytes(&plain, "smaps_rollup", "AnonHugePages:"), 0);
+    assert_eq!(kilobytes(&plain, "status", "VmLck:"), 0);
+
+    let mut locked = member(dir.path(), "locked", &["--memory-mlock"]);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    let may_lock = u64::from_str_radix(mask.trim(), 16).unwrap() & (1 << 14) != 0;
+    if may_lock {
+        locked.line("ready to serve client requests");
+        let (locked, resident) =
+            (kilobytes(&locked, "status", "VmLck:"), kilobytes(&locked, "status", "VmRSS:"));
+        assert!(locked > 0);
+        assert!(resident < 200_000, "{resident} kB are real");
+    } else {
+        let error = locked.line("discovery failed")["error"].as_str().unwrap().to_owned();
+        assert!(error.starts_with("--memory-mlock: lock memory: "), "{error}");
+    }
+}
