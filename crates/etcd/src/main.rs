@@ -6,6 +6,7 @@
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use etcd_program::discovery::Discovery;
 use etcd_program::flags::{self, Notice, Parsed, Stop};
 use etcd_program::{descriptors, discovery, gateway, grpc_proxy, log, memory};
 use server::version;
@@ -103,6 +104,7 @@ fn run(args: &[String], mut parsed: Parsed) -> ExitCode {
             tracing::error!(zap_level = "fatal", error, "discovery failed");
             ExitCode::from(FAILED)
         }
+        Err(End::Told) => ExitCode::from(FAILED),
         Err(End::Run(error)) => {
             tracing::error!(zap_level = "fatal", error = format!("{error:#}"), "etcd stopped");
             ExitCode::from(FAILED)
@@ -114,6 +116,8 @@ fn run(args: &[String], mut parsed: Parsed) -> ExitCode {
 enum End {
     /// The member did not start.
     Start(anyhow::Error),
+    /// It did not start, and the log says why.
+    Told,
     /// It stopped.
     Run(anyhow::Error),
 }
@@ -131,6 +135,12 @@ fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
     if is_new && discovery.is_none() {
         config.check_initial_cluster().map_err(|why| End::Start(anyhow::anyhow!(why)))?;
     }
+    if !is_new && matches!(discovery, Some(Discovery::Registry(_) | Discovery::Keys(_))) {
+        tracing::warn!(
+            wal_dir = %config.wal_path().display(),
+            "discovery token is ignored since cluster already initialized; valid logs are found"
+        );
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("rpc")
@@ -140,7 +150,10 @@ fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
         if let Some(discovery) = discovery.filter(|_| is_new) {
             tokio::select! {
                 found = discovery::find(&discovery, &mut config) => {
-                    found.map_err(|error| End::Start(error.into()))?;
+                    found.map_err(|error| match discovery::explain(&error, &discovery, &config) {
+                        true => End::Told,
+                        false => End::Start(error.into()),
+                    })?;
                 }
                 signal = server::signal::next() => {
                     return signal.map(Some).map_err(|error| End::Start(error.into()));

@@ -125,7 +125,10 @@ async fn members_find_each_other_in_a_registry() {
     // A token that nobody prepared is refused.
     let endpoints = format!("--discovery-endpoints=http://{endpoint}");
     let mut early = member(dir.path(), "early", &[&endpoints, "--discovery-token=t"]);
-    assert_eq!(early.line("discovery failed")["error"], "discovery: size key not found");
+    assert_eq!(
+        early.line("discovery token was already used")["error"],
+        "failed to join discovery cluster (discovery: size key not found)"
+    );
     assert_eq!(early.child.wait().unwrap().code(), Some(1));
 
     client.put("/_etcd/registry/t/_config/size", "2").await.unwrap();
@@ -145,8 +148,77 @@ async fn members_find_each_other_in_a_registry() {
     assert_eq!(client_of(&mut second).await.get("k").await.unwrap().kvs[0].value, "v");
 
     let mut late = member(dir.path(), "late", &flags[..2]);
-    assert_eq!(late.line("discovery failed")["error"], "discovery: cluster is full");
+    assert_eq!(
+        late.line("discovery token was already used")["error"],
+        "failed to join discovery cluster (discovery: cluster is full)"
+    );
     assert!(!dir.path().join("late").exists(), "nothing is written before");
+}
+
+/// A service of v2 discovery that gives these answers, one for each request, and then no more.
+fn keys_service(answers: &'static [&'static str]) -> String {
+    use std::io::{Read as _, Write as _};
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://me:secret@{}/v2/keys/t", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for body in answers {
+            let (mut socket, _) = listener.accept().unwrap();
+            // Requests are short, and come in one piece or two; the answer may come before the second.
+            let _ = socket.read(&mut [0; 4096]).unwrap();
+            let length = body.len();
+            let head = "HTTP/1.1 200 OK\r\nX-Etcd-Index: 9\r\nConnection: close\r\nContent-Length";
+            socket.write_all(format!("{head}: {length}\r\n\r\n{body}").as_bytes()).unwrap();
+            let _ = socket.read_to_end(&mut Vec::new());
+        }
+    });
+    url
+}
+
+#[test]
+fn a_token_that_is_used_up_ends_the_start_as_in_etcd() {
+    const SIZE: &str = r#"{"node":{"key":"/t/_config/size","value":"1"}}"#;
+    const FULL: &str = r#"{"node":{"nodes":[{"key":"/t/b","value":"b=http://127.0.0.1:1"}]}}"#;
+    let dir = tempfile::tempdir().unwrap();
+    let full = "failed to join discovery cluster (discovery: cluster is full)";
+    for (answers, more, lines) in [
+        (
+            &[SIZE, FULL][..],
+            &[][..],
+            &[
+                ("there is no proxy of v2 to fall back to", None),
+                ("failed to bootstrap; discovery token was already used", Some(full)),
+                ("do not reuse discovery token; generate a new one to bootstrap a cluster", None),
+            ][..],
+        ),
+        (
+            &[SIZE, FULL],
+            &["--emulated-version=3.6"],
+            &[
+                ("V2 discovery is deprecated!", None),
+                ("failed to bootstrap; discovery token was already used", Some(full)),
+            ],
+        ),
+        (
+            &[SIZE, "<html>"],
+            &[],
+            &[(
+                "failed to start etcd",
+                Some("failed to join discovery cluster (discovery: bad discovery endpoint)"),
+            )],
+        ),
+    ] {
+        let discovery = format!("--discovery={}", keys_service(answers));
+        let args: Vec<&str> = [discovery.as_str()].iter().chain(more).copied().collect();
+        let mut etcd = member(dir.path(), "late", &args);
+        for (message, error) in lines {
+            let line = etcd.line(message);
+            assert_eq!(line["level"], "warn", "{line}");
+            assert_eq!(line["error"].as_str(), *error, "{line}");
+        }
+        assert_eq!(etcd.child.wait().unwrap().code(), Some(1));
+        assert!(!dir.path().join("late").exists(), "nothing is written before");
+        assert!(!format!("{:?}", etcd.seen).contains("secret"), "{:?}", etcd.seen);
+    }
 }
 
 #[test]

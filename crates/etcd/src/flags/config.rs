@@ -12,7 +12,7 @@ use super::gates::Gates;
 use super::parse::{Source, Values};
 use super::table::{Kind, Service, find};
 use super::{Notice, discovery, go, security};
-use crate::discovery::Discovery;
+use crate::discovery::{Discovery, KeysService};
 
 /// etcd refuses a longer election timeout.
 const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
@@ -130,7 +130,7 @@ pub(super) fn build(
                 .to_owned(),
         ));
     }
-    let discovery = discovery::build(&get)?;
+    let discovery = discovery::build(&get, emulated_version)?;
 
     let heartbeat_ms = get.integer::<u64>("heartbeat-interval")?;
     let election_ms = get.integer::<u64>("election-timeout")?;
@@ -141,7 +141,11 @@ pub(super) fn build(
             .get(name)
             .is_some_and(|given| given.source != Source::File && !given.value.is_empty())
     };
-    if is_asked_for("listen-client-urls") && !get.is_given("advertise-client-urls") {
+    // A proxy of v2, which etcd 3.5 may become, has no URL of its own; what is advertised then is the default.
+    let may_be_proxy =
+        matches!(&discovery, Some(Discovery::Keys(KeysService { falls_back_to_proxy: true, .. })));
+    if is_asked_for("listen-client-urls") && !get.is_given("advertise-client-urls") && !may_be_proxy
+    {
         return Err(ADVERTISE_MISSING.to_owned());
     }
     let mode = get.text("auto-compaction-mode");
@@ -389,11 +393,6 @@ fn refuse_what_is_not_there(values: &Values) -> Result<(), String> {
                 "proxy" => format!(
                     "--proxy={}: the proxy of v2 is gone; use 'etcd grpc-proxy' or 'etcd gateway'",
                     given.value
-                ),
-                "discovery" | "discovery-proxy" => format!(
-                    "--{}={}: discovery over the v2 API is not served; use --discovery-token and --discovery-endpoints \
-                     (v3 discovery), --discovery-srv or --initial-cluster",
-                    given.as_name, given.value
                 ),
                 _ => format!(
                     "--{}={} is a flag of etcd that retcd does not serve yet; only its default ({:?}) is accepted",

@@ -6,7 +6,7 @@ use super::table::{find, names};
 use super::{Notice, Stop};
 
 /// The variable that sets a flag.
-fn variable(flag_name: &str) -> String {
+pub(super) fn variable(flag_name: &str) -> String {
     format!("ETCD_{}", flag_name.to_uppercase().replace('-', "_"))
 }
 

@@ -71,7 +71,7 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
 }
 
 /// A system's error as Go writes it.
-pub(super) fn system_error(error: &std::io::Error) -> String {
+pub(crate) fn system_error(error: &std::io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();
     let mut letters = text.chars();

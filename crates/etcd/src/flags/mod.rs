@@ -174,6 +174,7 @@ pub fn read(args: &[String], environment: &[(String, String)]) -> Result<Parsed,
         notices.push(sources(&values, Vec::new()));
     }
     refuse_v2_stage(&values)?;
+    refuse_v2_discovery(&mut values, &mut notices)?;
     match build(&values, &mut notices) {
         Ok(parsed) => Ok(Parsed { notices, ..parsed }),
         Err(why) => Err(Stop::refused_after(notices, why)),
@@ -191,6 +192,33 @@ fn refuse_v2_stage(values: &Values) -> Result<(), Stop> {
     Err(Stop::Usage(
         "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"".to_owned(),
     ))
+}
+
+/// Discovery over the v2 API ended with 3.6: members that stand for a later version know neither flag, variable nor key.
+fn refuse_v2_discovery(values: &mut Values, notices: &mut Vec<Notice>) -> Result<(), Stop> {
+    let version = Lookup { values }.text("emulated-version");
+    if !server::version::parse_emulated(&version).is_ok_and(|found| found.minor >= 7) {
+        return Ok(());
+    }
+    for flag_name in ["discovery", "discovery-proxy"] {
+        let Some(given) = values.remove(flag_name) else { continue };
+        let unknown = match given.source {
+            Source::CommandLine => {
+                let why = format!("flag provided but not defined: -{flag_name}");
+                return Err(Stop::Usage(why));
+            }
+            Source::Environment => {
+                let variable = env::variable(flag_name);
+                let is_it = |notice: &Notice| matches!(notice, Notice::EnvironmentUsed { name, .. } if *name == variable);
+                notices.retain(|notice| !is_it(notice));
+                let value = log::without_passwords(&given.value);
+                Notice::EnvironmentUnknown { assignment: format!("{variable}={value}") }
+            }
+            Source::File => Notice::KeyUnknown { key: flag_name.to_owned() },
+        };
+        notices.push(unknown);
+    }
+    Ok(())
 }
 
 /// Gives values their meaning; the caller adds the notices.

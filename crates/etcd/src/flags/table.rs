@@ -304,15 +304,22 @@ pub(super) const FLAGS: &[Flag] = &[
         Yes,
         "Client URLs of this member, told to the cluster.",
     ),
-    flag("discovery", Text, "", Later, "Discovery URL.").until(6),
+    flag(
+        "discovery",
+        Text,
+        "",
+        Yes,
+        "URL of v2 discovery: the cluster's directory in a v2 keys API.",
+    )
+    .until(6),
     flag(
         "discovery-fallback",
         OneOf(&["exit", "proxy"]),
         "proxy",
-        Ignored,
-        "What to do when discovery fails.",
+        Yes,
+        "What to do when v2 discovery finds the cluster full. There is no proxy of v2: both exit.",
     ),
-    flag("discovery-proxy", Text, "", Later, "HTTP proxy for discovery.").until(6),
+    flag("discovery-proxy", Text, "", Yes, "HTTP proxy for v2 discovery.").until(6),
     flag("discovery-srv", Text, "", Yes, "Domain whose SRV records name the members."),
     flag("discovery-srv-name", Text, "", Yes, "Suffix of the SRV service name."),
     flag("discovery-token", Text, "", Yes, "Token of v3 discovery.")

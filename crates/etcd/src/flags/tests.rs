@@ -192,11 +192,9 @@ fn version_and_help_win() {
 
 #[test]
 fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
-    for (args, flag) in [
-        (&["--proxy=on"][..], "--proxy=on"),
-        (&["--enable-v2"], "--enable-v2=true"),
-        (&["--discovery=http://x/y"], "--discovery=http://x/y"),
-    ] {
+    for (args, flag) in
+        [(&["--proxy=on"][..], "--proxy=on"), (&["--enable-v2"], "--enable-v2=true")]
+    {
         let why = refused(args);
         assert!(why.contains(flag), "{why}");
     }
@@ -208,6 +206,56 @@ fn a_flag_that_is_not_served_is_refused_by_name_but_taken_at_its_default() {
             == 10
     );
     assert!(run(&["--snapshot"]).is_ok());
+}
+
+#[test]
+fn discovery_over_v2_is_as_the_version_stood_for_has_it() {
+    let given = |args: &[&str]| run(args).unwrap().discovery;
+    let found = given(&["--discovery=http://h/t", "--discovery-proxy=p:1"]);
+    let Some(Discovery::Keys(service)) = found else { panic!("{found:?}") };
+    assert_eq!((&*service.url, &*service.proxy), ("http://h/t", "p:1"));
+    assert!(service.falls_back_to_proxy && !service.is_deprecated);
+    let found =
+        given(&["--discovery=http://h/t", "--discovery-fallback=exit", "--emulated-version=3.6"]);
+    let Some(Discovery::Keys(service)) = found else { panic!("{found:?}") };
+    assert!(!service.falls_back_to_proxy && service.is_deprecated);
+    // Who may become a proxy of v2 needs no URL for clients.
+    assert!(run(&["--discovery=http://h/t", "--listen-client-urls=http://127.0.0.1:1"]).is_ok());
+
+    let static_too = ["--discovery=http://h/t", "--initial-cluster=a=http://h:1"];
+    let of = |version: &str, args: &[&str]| {
+        let version = format!("--emulated-version={version}");
+        refused(&args.iter().copied().chain([version.as_str()]).collect::<Vec<_>>())
+    };
+    let conflict =
+        |ways: &str| format!("multiple discovery or bootstrap flags are set. Choose one of {ways}");
+    assert_eq!(
+        of("3.5", &static_too),
+        conflict(r#""initial-cluster", "discovery" or "discovery-srv""#)
+    );
+    assert_eq!(
+        of("3.6", &static_too),
+        conflict(r#""initial-cluster", "discovery", "discovery-endpoints" or "discovery-srv""#)
+    );
+    let both = ["--discovery-proxy=p:1", "--discovery-token=t", "--discovery-endpoints=h:1"];
+    assert!(
+        of("3.6", &both).starts_with("both v2 discovery settings (discovery, discovery-proxy)")
+    );
+    let proxy = "v2 proxy is deprecated, and --discovery-fallback can't be configured as \"proxy\"";
+    assert_eq!(of("3.6", &["--discovery-fallback=proxy"]), proxy);
+    assert!(run(&["--discovery-fallback=proxy"]).is_ok());
+
+    // Gone in 3.7.
+    assert_eq!(
+        stop(&["--emulated-version=3.7", "--discovery=http://h/t"]),
+        Stop::Usage("flag provided but not defined: -discovery".to_owned())
+    );
+    let environment = [("ETCD_DISCOVERY", "http://h/t"), ("ETCD_EMULATED_VERSION", "3.7")]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let parsed = read(&[], &environment).unwrap();
+    assert!(parsed.discovery.is_none());
+    let assignment = "ETCD_DISCOVERY=http://h/t".to_owned();
+    assert!(parsed.notices.contains(&Notice::EnvironmentUnknown { assignment }));
 }
 
 #[test]
