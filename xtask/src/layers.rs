@@ -60,6 +60,8 @@ const LAYERS: &[Layer] = &[
     },
     // Connections for those who serve and those who call.
     Layer { name: "tls", uses: &[], kind: Kind::Shell },
+    // What the server and the proxy do alike with those who connect.
+    Layer { name: "serving", uses: &[], kind: Kind::Shell },
     // Puts the parts together, so it sees all of them. Not `client`: it serves, it does not call itself.
     Layer {
         name: "server",
@@ -76,6 +78,7 @@ const LAYERS: &[Layer] = &[
             "bolt",
             "vfs",
             "rpc",
+            "serving",
             "tls",
             "otlp",
             "proto",
@@ -84,7 +87,7 @@ const LAYERS: &[Layer] = &[
     },
     Layer { name: "client", uses: &["rpc", "tls", "proto"], kind: Kind::Shell },
     // Stands before a cluster, and knows it as any client does: never the server.
-    Layer { name: "proxy", uses: &["client", "rpc", "tls", "proto"], kind: Kind::Shell },
+    Layer { name: "proxy", uses: &["client", "rpc", "serving", "tls", "proto"], kind: Kind::Shell },
     // `client` for the registry of v3 discovery, which is another etcd.
     Layer { name: "etcd", uses: &["server", "proxy", "client", "tls", "proto"], kind: Kind::Shell },
     // `rpc` for the catalogue of errors, whose texts it shows.

@@ -34,14 +34,14 @@ const COMMAND: Command = Command {
         "dial-keepalive-timeout" Duration "20s" "how long members may take to answer a ping";
         "discovery-srv" Text "" "DNS domain whose SRV records name the endpoints";
         "discovery-srv-name" Text "" "suffix of the service's name in SRV records";
-        "enable-pprof" Bool "" "serve Go's profiles (not served)";
+        "enable-pprof" Bool "" "serve profiles at /debug/pprof/";
         "endpoints" List "127.0.0.1:2379" "endpoints of the cluster, with commas";
         "endpoints-auto-sync-interval" Duration "0s" "how often endpoints are taken from the list of members (0 for never)";
-        "experimental-enable-grpc-logging" Bool "" "log every request (not served yet)";
-        "experimental-leasing-prefix" Text "" "serve linearizable reads of leased keys from memory (not served yet)";
+        "experimental-enable-grpc-logging" Bool "" "log every request and response";
+        "experimental-leasing-prefix" Text "" "prefix of keys that tell which proxy answers reads of a key from memory";
         "experimental-serializable-ordering" Bool "" "never answer serializable reads with an older revision than before";
         "grpc-keepalive-interval" Duration "2h0m0s" "silence after which clients are pinged (0 for never)";
-        "grpc-keepalive-min-time" Duration "5s" "least time between two pings of a client (no effect)";
+        "grpc-keepalive-min-time" Duration "5s" "least time between two pings of a client";
         "grpc-keepalive-timeout" Duration "20s" "how long clients may take to answer a ping";
         "insecure-discovery" Bool "" "take endpoints from SRV records that have no TLS or do not answer";
         "insecure-skip-tls-verify" Bool "" "do not check members' certificates (for tests only)";
@@ -64,10 +64,6 @@ const COMMAND: Command = Command {
     },
 };
 
-/// Flags of etcd that would ask for something which is not there.
-const NOT_SERVED: &[&str] =
-    &["enable-pprof", "experimental-enable-grpc-logging", "experimental-leasing-prefix"];
-
 /// Runs the command; `args` are the whole command line.
 #[must_use]
 pub fn run(args: &[String]) -> ExitCode {
@@ -75,7 +71,7 @@ pub fn run(args: &[String]) -> ExitCode {
         Ok(values) => values,
         Err(stop) => return stop.carry_out(),
     };
-    let options = match options(&values) {
+    let options = match options(&values, args) {
         Ok(options) => options,
         Err(why) => {
             say_stderr(&format!("{why}\n"));
@@ -109,10 +105,7 @@ fn serve(values: &Values, mut options: Options) -> anyhow::Result<String> {
 }
 
 /// Gives the flags their meaning, or says what is wrong with them.
-fn options(values: &Values) -> Result<Options, String> {
-    if let Some(flag) = values.first_given(NOT_SERVED) {
-        return Err(format!("--{flag} is not served yet by retcd"));
-    }
+fn options(values: &Values, args: &[String]) -> Result<Options, String> {
     let given = |name: &str| Some(values.text(name)).filter(|text| !text.is_empty());
     let duration = |name: &str| Some(values.duration(name)).filter(|time| !time.is_zero());
     let bytes = |name: &str, default: usize| match usize::try_from(values.number(name)) {
@@ -131,6 +124,7 @@ fn options(values: &Values) -> Result<Options, String> {
         sync_interval: duration("endpoints-auto-sync-interval"),
         registration: registration(values)?,
         namespace: values.text("namespace"),
+        leasing_prefix: values.text("experimental-leasing-prefix"),
         is_ordered: values.boolean("experimental-serializable-ordering"),
         send_bytes_max: bytes("max-send-bytes", 2 << 20),
         recv_bytes_max: bytes("max-recv-bytes", usize::MAX),
@@ -138,12 +132,16 @@ fn options(values: &Values) -> Result<Options, String> {
         dial_keepalive_timeout: duration("dial-keepalive-timeout")
             .unwrap_or(Duration::from_secs(20)),
         dial_keepalive_while_idle: values.boolean("permit-without-stream"),
+        keepalive_min_time: values.duration("grpc-keepalive-min-time"),
         keepalive_interval: duration("grpc-keepalive-interval"),
         keepalive_timeout: duration("grpc-keepalive-timeout").unwrap_or(Duration::from_secs(20)),
         max_concurrent_streams: u32::try_from(values.number("max-concurrent-streams"))
             .unwrap_or(u32::MAX),
         upstream_tls: upstream_tls(values)?,
         listen_tls: listen_tls(values)?,
+        // None of the flags is a secret.
+        profiled: values.boolean("enable-pprof").then(|| args.to_vec()),
+        logs_calls: values.boolean("experimental-enable-grpc-logging"),
         auto_tls: auto_tls(values)?,
     })
 }
@@ -219,7 +217,7 @@ mod tests {
     fn options_of(flags: &[&str]) -> Result<Options, String> {
         let args: Vec<String> =
             ["start"].iter().chain(flags).map(|text| (*text).to_owned()).collect();
-        options(&COMMAND.read(&args).unwrap())
+        options(&COMMAND.read(&args).unwrap(), &args)
     }
 
     #[test]
@@ -264,10 +262,6 @@ mod tests {
                     "--listen-cipher-suites=TLS_RSA_WITH_AES_128_CBC_SHA",
                 ],
                 "cipher suites cannot be configured when only TLS1.3 is enabled",
-            ),
-            (
-                &["--experimental-leasing-prefix=x"],
-                "--experimental-leasing-prefix is not served yet by retcd",
             ),
         ] {
             assert_eq!(options_of(flags).unwrap_err(), text, "{flags:?}");

@@ -296,14 +296,6 @@ impl Values {
             }
         }
     }
-
-    /// The first of these flags that asks for something, whatever its kind.
-    pub(crate) fn first_given<'a>(&self, names: &[&'a str]) -> Option<&'a str> {
-        let asks = |name: &&&str| {
-            self.boolean(name) || !self.text(name).is_empty() || !self.list(name).is_empty()
-        };
-        names.iter().find(asks).copied()
-    }
 }
 
 pub(crate) fn say_stdout(text: &str) {

@@ -9,6 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use client::{Client, Options};
+use proto::etcdserverpb::AuthUserAddRequest;
 use serde_json::Value;
 
 /// Long enough for a slow machine; nothing waits for it to pass.
@@ -56,7 +57,11 @@ impl Etcd {
 
     /// The first line with this message, now or later.
     fn line(&mut self, message: &str) -> Value {
-        let is_it = |line: &Value| line["msg"].as_str().is_some_and(|msg| msg.contains(message));
+        self.line_where(|line| line["msg"].as_str().is_some_and(|msg| msg.contains(message)))
+    }
+
+    /// The first line for which this holds, now or later.
+    fn line_where(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
         if let Some(line) = self.seen.iter().find(|line| is_it(line)) {
             return line.clone();
         }
@@ -64,7 +69,7 @@ impl Etcd {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left).unwrap_or_else(|error| {
-                panic!("no line {message:?} ({error}) after {:#?}", self.seen)
+                panic!("the line does not come ({error}) after {:#?}", self.seen)
             });
             let line: Value = serde_json::from_str(&line)
                 .unwrap_or_else(|error| panic!("{error}: not a line of JSON: {line}"));
@@ -275,6 +280,45 @@ fn slow_requests_are_told() {
     assert!(
         line["time spent"].is_string() && line["remote"].as_str().unwrap().contains("127.0.0.1")
     );
+}
+
+#[test]
+fn the_proxys_log_shows_calls_and_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut etcd = member(dir.path(), "alone", &[]);
+    let address = free_url().replace("http://", "");
+    let mut proxy = Etcd::start(&[
+        "grpc-proxy",
+        "start",
+        "--advertise-client-url=",
+        "--experimental-enable-grpc-logging",
+        &format!("--endpoints={}", etcd.client_address()),
+        &format!("--listen-addr={address}"),
+    ]);
+    proxy.line("started gRPC proxy");
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let options = Options { timeout: Some(PATIENCE), ..Options::default() };
+        let client = Client::connect([&address], options).await.unwrap();
+        let (name, password) = ("bob".to_owned(), "hush".to_owned());
+        let user = AuthUserAddRequest { name, password, ..AuthUserAddRequest::default() };
+        client.user_add(user.clone()).await.unwrap();
+        client.user_add(user).await.unwrap_err();
+    });
+    let line = proxy.line("received payload logged as grpc.request.content field");
+    assert_eq!(line["grpc.request.content"], r#"{"name":"bob","password":"<hidden>"}"#);
+    assert_eq!(
+        (&line["grpc.service"], &line["grpc.method"]),
+        (&"etcdserverpb.Auth".into(), &"UserAdd".into())
+    );
+    assert!(line["peer.address"].as_str().unwrap().starts_with("127.0.0.1:"), "{line}");
+    let line = proxy.line("returned response payload");
+    assert!(line["grpc.response.content"].as_str().unwrap().contains("header"), "{line}");
+    proxy.line_where(|line| {
+        line["grpc.response.error"]
+            == "rpc error: code = FailedPrecondition desc = etcdserver: user name already exists"
+    });
+    assert!(!proxy.seen.iter().any(|line| line.to_string().contains("hush")), "{:#?}", proxy.seen);
 }
 
 #[test]

@@ -3,6 +3,9 @@
 //! Each answer to a range may serve later serializable ones, also that of a linearizable read. A write invalidates what it touches
 //! before it is sent, so that a client reads its own writes through this proxy, and again when it is over (`cache`).
 //!
+//! With a leasing prefix, reads of keys that this proxy owns are answered from memory, linearizable ones too, and writes ask other
+//! owners first (`leasing`).
+//!
 //! Upstream: `server/proxy/grpcproxy/kv.go` (3.6.16). Differs: errors keep their code, which upstream turns into `Unknown`.
 
 use std::sync::Arc;
@@ -11,6 +14,7 @@ use std::time::Duration;
 
 use client::retry::Policy;
 use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::response_op::Response as Answer;
 use proto::etcdserverpb::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest,
     PutResponse, RangeRequest, RangeResponse, RangeStreamResponse, RequestOp, TxnRequest,
@@ -23,6 +27,7 @@ use tokio_stream::Empty;
 use tonic::{Code, Request, Response, Status};
 
 use crate::cache::{Cache, Interval};
+use crate::leasing::Leasing;
 use crate::metrics::{Metrics, count};
 use crate::namespace::Namespace;
 use crate::upstream::{Caller, Upstream};
@@ -45,6 +50,8 @@ struct Shared {
     namespace: Namespace,
     cache: Cache,
     metrics: Arc<Metrics>,
+    /// Owns keys, if it is to.
+    leasing: Option<Leasing>,
     /// The latest revision that a client of this proxy has seen, if reads are not to go back behind it.
     seen_revision: Option<AtomicI64>,
 }
@@ -54,6 +61,7 @@ impl Service {
         upstream: &Upstream,
         namespace: &Namespace,
         metrics: &Arc<Metrics>,
+        leasing: Option<Leasing>,
         is_ordered: bool,
     ) -> Self {
         let shared = Shared {
@@ -61,6 +69,7 @@ impl Service {
             namespace: namespace.clone(),
             cache: Cache::default(),
             metrics: Arc::clone(metrics),
+            leasing,
             seen_revision: is_ordered.then(AtomicI64::default),
         };
         Self { shared: Arc::new(shared) }
@@ -86,6 +95,9 @@ impl Service {
             let revision = response.header.as_ref().map_or(0, |header| header.revision);
             if revision >= seen {
                 self.see(revision);
+                if let Some(leasing) = &self.shared.leasing {
+                    leasing.see(response.header.as_ref());
+                }
                 self.shared.namespace.strip_range(&mut response);
                 return Ok(response);
             }
@@ -131,6 +143,11 @@ impl Service {
     }
 }
 
+/// Of a member that answers another question.
+fn mismatch() -> Status {
+    Status::internal("a member's answer is of another kind than the request")
+}
+
 /// All that a transaction may touch, whichever way it goes.
 fn intervals(txn: &TxnRequest, into: &mut Vec<Interval>) {
     let interval =
@@ -162,7 +179,13 @@ impl Kv for Service {
         if request.key.is_empty() {
             return Err(Error::EmptyKey.into());
         }
-        let Shared { cache, metrics, .. } = self.shared.as_ref();
+        let Shared { cache, metrics, leasing, .. } = self.shared.as_ref();
+        if let Some(leasing) = leasing
+            && let Some(response) = leasing.range(&caller, &request).await
+        {
+            self.see(response.header.as_ref().map_or(0, |header| header.revision));
+            return Ok(Response::new(response));
+        }
         let identity = caller.identity();
         if request.serializable {
             let found =
@@ -197,6 +220,17 @@ impl Kv for Service {
         let Shared { upstream, namespace, cache, .. } = self.shared.as_ref();
         let interval = Interval { key: request.key.clone(), end: bytes::Bytes::new() };
         let write = cache.write(vec![interval]);
+        if let Some(leasing) = &self.shared.leasing {
+            let written = leasing.write(&caller, Op::RequestPut(request)).await;
+            drop(write);
+            self.publish_size();
+            return match written? {
+                Some((header, Answer::ResponsePut(put))) => {
+                    Ok(Response::new(PutResponse { header: Some(header), ..put }))
+                }
+                _ => Err(mismatch()),
+            };
+        }
         let limit = upstream.recv_bytes_max;
         let outcome = upstream
             .call(&caller, Policy::NonRepeatable, namespace.put(request), |transport, request| {
@@ -223,6 +257,17 @@ impl Kv for Service {
         let Shared { upstream, namespace, cache, .. } = self.shared.as_ref();
         let interval = Interval { key: request.key.clone(), end: request.range_end.clone() };
         let write = cache.write(vec![interval]);
+        if let Some(leasing) = &self.shared.leasing {
+            let written = leasing.write(&caller, Op::RequestDeleteRange(request)).await;
+            drop(write);
+            self.publish_size();
+            return match written? {
+                Some((header, Answer::ResponseDeleteRange(deleted))) => {
+                    Ok(Response::new(DeleteRangeResponse { header: Some(header), ..deleted }))
+                }
+                _ => Err(mismatch()),
+            };
+        }
         let limit = upstream.recv_bytes_max;
         let whole = namespace.delete(request);
         let outcome = upstream
@@ -242,9 +287,29 @@ impl Kv for Service {
         let caller = Caller::of(request.metadata());
         let request = request.into_inner();
         let Shared { upstream, namespace, cache, .. } = self.shared.as_ref();
+        if let Some(response) =
+            self.shared.leasing.as_ref().and_then(|leasing| leasing.evaluate(&request))
+        {
+            self.see(response.header.as_ref().map_or(0, |header| header.revision));
+            return Ok(Response::new(response));
+        }
         let mut touched = Vec::new();
         intervals(&request, &mut touched);
         let write = cache.write(touched);
+        if let Some(leasing) = &self.shared.leasing {
+            let written = leasing.write(&caller, Op::RequestTxn(request.clone())).await;
+            match written.inspect_err(|_| self.publish_size())? {
+                Some((header, Answer::ResponseTxn(txn))) => {
+                    drop(write);
+                    self.publish_size();
+                    self.see(header.revision);
+                    return Ok(Response::new(TxnResponse { header: Some(header), ..txn }));
+                }
+                Some(_) => return Err(mismatch()),
+                // It only reads.
+                None => {}
+            }
+        }
         let limit = upstream.recv_bytes_max;
         let outcome = upstream
             .call(&caller, Policy::NonRepeatable, namespace.txn(request), |transport, request| {

@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use serving::{Gathered, Pings};
 use tls::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, lookup_host};
@@ -87,8 +88,13 @@ pub(crate) async fn pause() {
     tokio::time::sleep(PAUSE).await;
 }
 
-/// Accepts connections, secured if there is an acceptor. Handshakes run beside each other. Ends when the listener fails.
-pub(crate) fn incoming(listener: TcpListener, tls: Option<Acceptor>) -> Incoming {
+/// Accepts connections, secured if there is an acceptor, whose clients may ping that often, if that is said. Handshakes run beside each other.
+/// Ends when the listener fails.
+pub(crate) fn incoming(
+    listener: TcpListener,
+    tls: Option<Acceptor>,
+    ping_interval_min: Option<Duration>,
+) -> Incoming {
     let (ready, connections) = mpsc::channel(READY_MAX);
     tokio::spawn(async move {
         loop {
@@ -110,8 +116,13 @@ pub(crate) fn incoming(listener: TcpListener, tls: Option<Acceptor>) -> Incoming
             let (tls, ready) = (tls.clone(), ready.clone());
             tokio::spawn(async move {
                 if let Some(stream) = secured(tls, socket).await {
+                    let connection = Gathered::new(stream);
+                    let connection = match ping_interval_min {
+                        Some(min) => connection.with_pings(Pings::new(min)),
+                        None => connection,
+                    };
                     // Nobody serves any more.
-                    let _ = ready.send(Ok(Accepted(stream))).await;
+                    let _ = ready.send(Ok(Accepted(connection))).await;
                 }
             });
         }
@@ -147,12 +158,18 @@ impl Stream for Incoming {
 
 /// A client's connection.
 #[derive(Debug)]
-pub(crate) struct Accepted(tls::Stream);
+pub(crate) struct Accepted(Gathered<tls::Stream>);
+
+/// What is known of a client's connection: an extension of each of its requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) Option<SocketAddr>);
 
 impl Connected for Accepted {
-    type ConnectInfo = ();
+    type ConnectInfo = Peer;
 
-    fn connect_info(&self) {}
+    fn connect_info(&self) -> Peer {
+        Peer(self.0.inner().peer_address())
+    }
 }
 
 impl AsyncRead for Accepted {

@@ -6,6 +6,7 @@
 //! | `/health` | whether a read of the cluster succeeds |
 //! | `/proxy/metrics` | the proxy's own |
 //! | `/proxy/health` | whether a read and a watch succeed through the proxy's own listener |
+//! | `/debug/pprof/` | the proxy's profiles, where they are asked for by flag |
 //!
 //! Upstream: `server/proxy/grpcproxy/{health,metrics}.go` (3.6.16). Differs: `/metrics` asks the other members when one does not answer.
 
@@ -16,12 +17,13 @@ use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use client::{Client, Endpoint, Scheme};
-use http::{Method, StatusCode, header};
+use http::{Method, StatusCode, Uri, header};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use proto::etcdserverpb::{RangeRequest, WatchCreateRequest};
 use rpc::errors::Error;
 use serde_json::json;
+use serving::profile;
 use tls::{Connector, Settings};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -47,6 +49,8 @@ const METRICS_BYTES_MAX: usize = 16 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Web {
     shared: Arc<Shared>,
+    /// The command line, where there are profiles.
+    profiled: Option<Arc<[String]>>,
 }
 
 #[derive(Debug)]
@@ -73,11 +77,19 @@ impl Web {
         let settings: Settings = settings.unwrap_or_default();
         let connector = Connector::new(&settings, &["http/1.1"]).ok();
         let shared = Shared { client, kv, own_client, metrics, connector, is_secure };
-        Self { shared: Arc::new(shared) }
+        Self { shared: Arc::new(shared), profiled: None }
+    }
+
+    /// The same, with profiles.
+    pub(crate) fn with_profiles(self, profiled: Option<Arc<[String]>>) -> Self {
+        Self { profiled, ..self }
     }
 
     pub(crate) async fn answer(&self, request: Request) -> Response {
         let Shared { metrics, .. } = self.shared.as_ref();
+        if let Some(response) = self.profile(request.uri()).await {
+            return response;
+        }
         match request.uri().path() {
             "/metrics" => self.members_metrics().await,
             "/proxy/metrics" => {
@@ -94,6 +106,18 @@ impl Web {
             "/proxy/health" => health(self.own_health().await),
             _ => error(StatusCode::NOT_FOUND, "404 page not found"),
         }
+    }
+
+    /// The answer to a request for a profile.
+    async fn profile(&self, uri: &Uri) -> Option<Response> {
+        let command_line = self.profiled.as_ref()?;
+        if uri.path() == "/debug/pprof" {
+            let place = [(header::LOCATION, profile::PREFIX)];
+            return Some((StatusCode::MOVED_PERMANENTLY, place).into_response());
+        }
+        let name = uri.path().strip_prefix(profile::PREFIX)?;
+        let query = uri.query().unwrap_or_default();
+        Some(profile::answer(command_line, name, query).await)
     }
 
     /// What is wrong with the cluster, as a read sees it.

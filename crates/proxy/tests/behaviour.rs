@@ -9,8 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use client::{Client, Watch, Watcher};
 use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::response_op::Response as Answer;
 use proto::etcdserverpb::{
-    CompactionRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
+    AuthEnableRequest, AuthUserAddRequest, AuthUserGrantRoleRequest, CompactionRequest,
+    DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest, WatchCreateRequest,
     WatchResponse,
 };
 use proto::mvccpb::Event;
@@ -57,12 +59,16 @@ impl Cluster {
             sync_interval: None,
             registration: None,
             namespace: String::new(),
+            leasing_prefix: String::new(),
             is_ordered: false,
             send_bytes_max: 1 << 20,
             recv_bytes_max: 1 << 30,
             dial_keepalive_time: None,
             dial_keepalive_timeout: LIMIT,
             dial_keepalive_while_idle: false,
+            keepalive_min_time: Duration::from_secs(5),
+            profiled: None,
+            logs_calls: false,
             keepalive_interval: None,
             keepalive_timeout: LIMIT,
             max_concurrent_streams: 1000,
@@ -484,4 +490,223 @@ async fn a_gateway_to_itself_is_refused() {
         error.contains("should not resolve to the gateway listen addr (127.0.0.1:1)"),
         "{error}"
     );
+}
+
+/// Lease keys as they are in the cluster: each with its value, and whether it has a lease.
+async fn lease_keys(client: &Client) -> Vec<(Bytes, Bytes, bool)> {
+    let (key, range_end) = client::range_of_prefix("lp/".into());
+    let request = RangeRequest { key, range_end, ..RangeRequest::default() };
+    let found = client.range(request).await.unwrap().kvs;
+    found.into_iter().map(|pair| (pair.key, pair.value, pair.lease != 0)).collect()
+}
+
+fn owned(key: &'static str) -> (Bytes, Bytes, bool) {
+    (key.into(), Bytes::new(), true)
+}
+
+/// Two proxies that own keys, and a client of the member, which sees what is there and can write past the protocol.
+async fn two_owners(cluster: &Cluster) -> (Proxy, Proxy, Client) {
+    let options = Options { leasing_prefix: "lp/".to_owned(), ..cluster.options() };
+    let (one, two) = (Proxy::start(options.clone()).await, Proxy::start(options).await);
+    (one, two, cluster.client().await)
+}
+
+async fn get(client: &Client, key: &'static str) -> Bytes {
+    let found = client.get(key).await.unwrap();
+    found.kvs.first().map_or(Bytes::from_static(b"absent"), |pair| pair.value.clone())
+}
+
+#[tokio::test]
+async fn owned_keys_are_read_from_memory_until_another_writes() {
+    let cluster = Cluster::start();
+    let (one, two, member) = two_owners(&cluster).await;
+    let (a, b) = (one.client().await, two.client().await);
+    b.put("k", "1").await.unwrap();
+    assert_eq!(get(&a, "k").await, "1");
+    assert_eq!(lease_keys(&member).await, [owned("lp/k")]);
+    // Past the protocol: who still reads the old value has not asked the cluster.
+    member.put("k", "unseen").await.unwrap();
+    assert_eq!((get(&a, "k").await, get(&member, "k").await), ("1".into(), "unseen".into()));
+
+    within("the other's write", b.put("k", "2")).await.unwrap();
+    assert_eq!(lease_keys(&member).await, []);
+    assert_eq!((get(&a, "k").await, get(&b, "k").await), ("2".into(), "2".into()));
+    assert_eq!(lease_keys(&member).await, [owned("lp/k")], "the other's now");
+    // Its owner writes without giving it up.
+    let written = b.put("k", "3").await.unwrap().header.unwrap().revision;
+    let found = b.get("k").await.unwrap();
+    let pair = &found.kvs[0];
+    assert_eq!((pair.mod_revision, pair.version, &pair.value[..]), (written, 4, &b"3"[..]));
+    assert_eq!(lease_keys(&member).await, [owned("lp/k")]);
+    assert_eq!(get(&a, "k").await, "3");
+
+    // That a key is absent is owned as well.
+    assert_eq!(get(&a, "none").await, "absent");
+    within("a write to an absent key", b.put("none", "now")).await.unwrap();
+    assert_eq!(get(&a, "none").await, "now");
+    within("a deletion", a.delete("k")).await.unwrap();
+    assert_eq!((get(&a, "k").await, get(&b, "k").await), ("absent".into(), "absent".into()));
+}
+
+#[tokio::test]
+async fn transactions_and_ranges_take_all_keys_that_others_own() {
+    let cluster = Cluster::start();
+    let (one, two, member) = two_owners(&cluster).await;
+    let (a, b) = (one.client().await, two.client().await);
+    for key in ["a", "b", "c"] {
+        member.put(key, "1").await.unwrap();
+        assert_eq!(get(if key == "b" { &b } else { &a }, key).await, "1");
+    }
+    let put = |key: &'static str| {
+        let put = PutRequest { key: key.into(), value: "2".into(), ..PutRequest::default() };
+        RequestOp { request: Some(Op::RequestPut(put)) }
+    };
+    let both = TxnRequest { success: vec![put("a"), put("b")], ..TxnRequest::default() };
+    let done = within("transaction", b.txn(both)).await.unwrap();
+    assert_eq!((done.succeeded, done.responses.len()), (true, 2));
+    for client in [&a, &b, &member] {
+        assert_eq!((get(client, "a").await, get(client, "b").await), ("2".into(), "2".into()));
+    }
+    // Reads alone are answered from memory where they can be.
+    member.put("c", "unseen").await.unwrap();
+    let read = RequestOp { request: Some(Op::RequestRange(range_of("c"))) };
+    let read = a.txn(TxnRequest { success: vec![read], ..TxnRequest::default() }).await.unwrap();
+    let Some(Answer::ResponseRange(found)) = &read.responses[0].response else {
+        panic!("{read:?}")
+    };
+    assert_eq!(found.kvs[0].value, "1");
+
+    let request = DeleteRangeRequest {
+        key: "a".into(),
+        range_end: Bytes::from_static(b"\0"),
+        ..DeleteRangeRequest::default()
+    };
+    // To the end of all keys, so the lease keys that still are go as well.
+    let deleted = within("deletion", b.delete_range(request)).await.unwrap();
+    assert!(deleted.deleted >= 3, "{deleted:?}");
+    for client in [&a, &b] {
+        assert_eq!(
+            (get(client, "a").await, get(client, "c").await),
+            ("absent".into(), "absent".into())
+        );
+    }
+}
+
+fn range_of(key: &'static str) -> RangeRequest {
+    RangeRequest { key: key.into(), ..RangeRequest::default() }
+}
+
+#[tokio::test]
+async fn more_keys_than_a_transaction_may_compare_can_be_written() {
+    let cluster = Cluster::start();
+    let (one, two, member) = two_owners(&cluster).await;
+    let (a, b) = (one.client().await, two.client().await);
+    let key = |n: u8| Bytes::from(vec![b'k', n]);
+    for n in [0, 50, 99] {
+        assert!(a.get(key(n)).await.unwrap().kvs.is_empty());
+    }
+    assert_eq!(lease_keys(&member).await.len(), 3);
+    let puts = (0..100).map(|n| {
+        let put = PutRequest { key: key(n), value: "2".into(), ..PutRequest::default() };
+        RequestOp { request: Some(Op::RequestPut(put)) }
+    });
+    let txn = TxnRequest { success: puts.collect(), ..TxnRequest::default() };
+    assert_eq!(within("transaction", b.txn(txn)).await.unwrap().responses.len(), 100);
+    assert_eq!(lease_keys(&member).await, []);
+    assert_eq!(a.get(key(99)).await.unwrap().kvs[0].value, "2");
+}
+
+#[tokio::test]
+async fn a_lease_that_is_gone_ends_ownership_and_another_follows() {
+    let cluster = Cluster::start();
+    let (one, _two, member) = two_owners(&cluster).await;
+    let a = one.client().await;
+    let namespaced = Options {
+        leasing_prefix: "lp/".to_owned(),
+        namespace: "ns/".to_owned(),
+        ..cluster.options()
+    };
+    let namespaced = Proxy::start(namespaced).await;
+    assert_eq!(get(&namespaced.client().await, "k").await, "absent");
+    let found = member.get("ns/lp/k").await.unwrap();
+    assert_eq!(found.count, 1, "lease keys are in the namespace");
+
+    assert_eq!(get(&a, "k").await, "absent");
+    let lease = member.get("lp/k").await.unwrap().kvs[0].lease;
+    member.lease_revoke(lease).await.unwrap();
+    member.put("k", "1").await.unwrap();
+    within("the new value", async {
+        while get(&a, "k").await != "1" {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    // A key that may end by itself is nobody's.
+    let lease = member.lease_grant(60, 0).await.unwrap().id;
+    a.put_with(PutRequest { key: "leased".into(), lease, ..PutRequest::default() }).await.unwrap();
+    assert_eq!(get(&a, "leased").await, "");
+    assert_eq!(member.get("lp/leased").await.unwrap().count, 0);
+    within("another session", async {
+        while member.get("lp/other").await.unwrap().count == 0 {
+            let _ = get(&a, "other").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn where_rights_are_checked_nothing_is_answered_from_memory() {
+    let cluster = Cluster::start();
+    let member = cluster.client().await;
+    let (name, password) = ("root".to_owned(), "pw".to_owned());
+    let user = AuthUserAddRequest { name: name.clone(), password, ..Default::default() };
+    member.user_add(user).await.unwrap();
+    let root = AuthUserGrantRoleRequest { user: name, role: "root".to_owned() };
+    member.user_grant_role(root).await.unwrap();
+    member.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let options = Options { leasing_prefix: "lp/".to_owned(), ..cluster.options() };
+    let proxy = within("start", Proxy::start(options)).await;
+    let user = Some(("root".to_owned(), "pw".to_owned()));
+    let options = client::Options { user, timeout: Some(LIMIT), ..Default::default() };
+    let client = Client::connect([proxy.address.to_string()], options.clone()).await.unwrap();
+    let member = Client::connect([cluster.member.endpoint()], options).await.unwrap();
+    client.put("k", "1").await.unwrap();
+    assert_eq!(get(&client, "k").await, "1");
+    member.put("k", "2").await.unwrap();
+    assert_eq!(get(&client, "k").await, "2");
+    assert_eq!(lease_keys(&member).await, []);
+    assert!(proxy.client().await.get("k").await.is_err(), "without a user");
+}
+
+#[tokio::test]
+async fn profiles_are_served_where_they_are_asked_for() {
+    let cluster = Cluster::start();
+    let profiled = Some(vec!["etcd".to_owned(), "grpc-proxy".to_owned()]);
+    let metrics_address = Some("http://127.0.0.1:0".to_owned());
+    let with = Proxy::start(Options { profiled, metrics_address, ..cluster.options() }).await;
+    for (path, status, says) in [
+        ("/debug/pprof", "301", ""),
+        ("/debug/pprof/", "200", "profile?seconds=30"),
+        ("/debug/pprof/cmdline", "200", "etcd\0grpc-proxy"),
+        ("/debug/pprof/nosuch", "404", "Unknown profile"),
+    ] {
+        let (found, body) = with.http(path).await;
+        assert!(found.contains(status) && body.contains(says), "{path}: {found} {body}");
+    }
+    let (status, _) = cluster.proxy().await.http("/debug/pprof/").await;
+    assert!(status.contains("404"), "{status}");
+}
+
+#[tokio::test]
+async fn whoever_pings_too_often_is_sent_away() {
+    const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0 a ping ";
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    stream.write_all(&PING.repeat(4)).await.unwrap();
+    let mut told = Vec::new();
+    within("farewell", stream.read_to_end(&mut told)).await.unwrap();
+    let told = String::from_utf8_lossy(&told);
+    assert!(told.contains("too_many_pings"), "{told}");
 }

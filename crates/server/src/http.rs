@@ -8,7 +8,6 @@
 
 mod debug;
 mod health;
-mod profile;
 
 use std::sync::Arc;
 
@@ -16,6 +15,7 @@ use axum::extract::Request;
 use axum::http::uri::{PathAndQuery, Uri};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
+use serving::profile;
 use tonic::Status;
 use tonic::service::Routes;
 use tower_service::Service as _;
@@ -179,7 +179,8 @@ impl Front {
             }
             (path, _) if self.core.config.enable_pprof && path.starts_with(profile::PREFIX) => {
                 let name = path.strip_prefix(profile::PREFIX).unwrap_or_default();
-                profile::answer(&self.core, name, request.uri().query().unwrap_or_default()).await
+                let query = request.uri().query().unwrap_or_default();
+                profile::answer(&self.core.config.command_line, name, query).await
             }
             ("/version", _) => match *request.method() {
                 Method::GET => version_of_cluster(&self.core),
@@ -366,6 +367,31 @@ mod tests {
             ("", ""),
         ] {
             assert_eq!(without_port(host), expected);
+        }
+    }
+
+    /// What tells of the process is only there for those who asked for it.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn profiles_are_off_unless_asked_for() {
+        for (is_on, statuses) in [(true, [301, 200, 200, 404]), (false, [404; 4])] {
+            let data_dir = tempfile::tempdir().unwrap();
+            let mut config = unconnected::config(data_dir.path());
+            config.enable_pprof = is_on;
+            let (member, routes) = unconnected::start(config).await;
+            let mut found = Vec::new();
+            for name in ["", "/", "/profile?seconds=1", "/nosuch"] {
+                let path = format!("/debug/pprof{name}");
+                let request = Request::get(path).body(Body::empty()).unwrap();
+                let response = routes.clone().call(request).await.unwrap();
+                found.push(response.status().as_u16());
+                if name.starts_with("/profile") && is_on {
+                    let body = to_bytes(Body::new(response.into_body()), usize::MAX).await.unwrap();
+                    let text = String::from_utf8_lossy(&body).into_owned();
+                    assert!(text.contains("heart"), "the stages are there under their names");
+                }
+            }
+            assert_eq!(found, statuses);
+            member.stop().await;
         }
     }
 

@@ -18,6 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use serving::{Gathered, Pings};
 use tls::{Acceptor, Socket};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 use tokio::sync::watch;
@@ -28,8 +29,6 @@ use tonic::service::Routes;
 
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
-use crate::gathered::Gathered;
-use crate::pings::Pings;
 use crate::socket;
 use crate::takeover::Claimable;
 

@@ -16,12 +16,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use serving::Gathered;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::oneshot;
 use tonic::transport::server::Connected;
 
 use crate::access::ConnectionInfo;
-use crate::gathered::Gathered;
 
 /// A client's connection, as it is below HTTP.
 pub(crate) type Socket = Gathered<tls::Stream>;
@@ -143,8 +143,17 @@ impl Connected for Claimable {
     type ConnectInfo = ConnectionInfo;
 
     fn connect_info(&self) -> Self::ConnectInfo {
-        let info = self.socket.as_ref().map(Gathered::connect_info).unwrap_or_default();
-        ConnectionInfo { claim: self.claim.clone(), ..info }
+        let claim = self.claim.clone();
+        let Some(stream) = self.socket.as_ref().map(Gathered::inner) else {
+            return ConnectionInfo { claim, ..ConnectionInfo::default() };
+        };
+        ConnectionInfo {
+            remote: stream.peer_address(),
+            local: stream.local_address(),
+            is_secure: stream.is_secure(),
+            common_name: stream.common_name().map(Arc::from),
+            claim,
+        }
     }
 }
 

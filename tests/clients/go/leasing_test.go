@@ -79,3 +79,66 @@ func TestLeasingTransactions(t *testing.T) {
 	succeeds(t, err)
 	equal(t, "read by the other", get(t, two, a).Kvs[0].ModRevision, done.Put().Header.Revision)
 }
+
+// A proxy and a client of etcd's own own keys by lease keys below one prefix.
+func TestLeasingBesideAProxy(t *testing.T) {
+	client, prefix := member(t)
+	proxy := dial(t, clientv3.Config{Endpoints: addresses(t, "ETCD_LEASING_PROXY")})
+	const leases = "leasing-proxy/"
+	beside, end, err := leasing.NewKV(dial(t, clientv3.Config{Endpoints: client.Endpoints()}), leases)
+	succeeds(t, err)
+	t.Cleanup(end)
+	key := prefix + "key"
+	owner := func() clientv3.LeaseID {
+		found := get(t, client, leases+key)
+		equal(t, "lease keys", found.Count, 1)
+		equal(t, "their value", string(found.Kvs[0].Value), "")
+		return clientv3.LeaseID(found.Kvs[0].Lease)
+	}
+
+	put(t, client, key, "1")
+	equal(t, "first read by the proxy", value(t, proxy, key), "1")
+	first := owner()
+	put(t, client, key, "behind its back")
+	equal(t, "read from the proxy's memory", value(t, proxy, key), "1")
+
+	put(t, beside, key, "2")
+	equal(t, "read by the proxy", value(t, proxy, key), "2")
+	equal(t, "read by the client", value(t, beside, key), "2")
+	holds(t, "the client owns it now", owner() != first)
+	put(t, client, key, "behind its back")
+	equal(t, "read from the client's memory", value(t, beside, key), "2")
+
+	put(t, proxy, key, "3")
+	equal(t, "read by the client", value(t, beside, key), "3")
+	equal(t, "serializable read by the proxy", value(t, proxy, key, clientv3.WithSerializable()), "3")
+
+	// Transactions and ranges, both ways.
+	other := prefix + "other"
+	equal(t, "absent for the proxy", value(t, proxy, other), "absent")
+	for _, step := range []struct {
+		kv     clientv3.KV
+		before string
+		after  string
+	}{{beside, "absent", "a"}, {proxy, "a", "b"}, {beside, "b", "c"}} {
+		equal(t, "read by the proxy", value(t, proxy, other), step.before)
+		equal(t, "read by the client", value(t, beside, other), step.before)
+		response, err := step.kv.Txn(soon(t)).
+			If(clientv3.Compare(clientv3.ModRevision(other), ">", -1)).
+			Then(clientv3.OpPut(other, step.after), clientv3.OpGet(other)).
+			Commit()
+		succeeds(t, err)
+		equal(t, "read inside", string(response.Responses[1].GetResponseRange().Kvs[0].Value), step.after)
+		equal(t, "read by the proxy", value(t, proxy, other), step.after)
+		equal(t, "read by the client", value(t, beside, other), step.after)
+	}
+	for _, kv := range []clientv3.KV{proxy, beside} {
+		put(t, kv, key, "again")
+		equal(t, "read by the proxy", value(t, proxy, key), "again")
+		equal(t, "read by the client", value(t, beside, key), "again")
+		_, err := kv.Delete(soon(t), prefix, clientv3.WithPrefix())
+		succeeds(t, err)
+		equal(t, "read by the proxy", value(t, proxy, key), "absent")
+		equal(t, "read by the client", value(t, beside, key), "absent")
+	}
+}

@@ -3,13 +3,11 @@
 //! ```text
 //!  listener ─► tonic ─┬─ KV, Watch, MemberList, LeaseTimeToLive, LeaseKeepAlive   looked into
 //!                     ├─ other methods of etcd's services                         forwarded
-//!                     └─ HTTP: /metrics, /health, /proxy/metrics, /proxy/health
+//!                     └─ HTTP: /metrics, /health, /proxy/metrics, /proxy/health, /debug/pprof
 //! ```
 //!
 //! Tasks beside the listener live as long as the proxy: the tracker of the leader, the registration, the list of proxies, the renewal of the
 //! list of endpoints. Whoever drops [`GrpcProxy::run`]'s future ends them.
-//!
-//! The pings of clients are not counted: `--grpc-keepalive-min-time` has no effect.
 //!
 //! Upstream: `server/etcdmain/grpc_proxy.go` (3.6.16).
 
@@ -21,6 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use client::Client;
@@ -34,10 +33,12 @@ use tonic::server::Grpc;
 use tonic::service::Routes;
 use tonic_prost::ProstCodec;
 
+use crate::call_log::CallLog;
 use crate::cluster::{self, MEMBER_LIST_PATH, MemberList, Proxies};
 use crate::forward;
 use crate::leader::Tracker;
 use crate::lease::{KEEP_ALIVE_PATH, KeepAlive, TIME_TO_LIVE_PATH, TimeToLive};
+use crate::leasing::Leasing;
 use crate::metrics::Metrics;
 use crate::namespace::Namespace;
 use crate::register;
@@ -70,6 +71,8 @@ pub struct Options {
     pub registration: Option<Registration>,
     /// Put before all keys.
     pub namespace: String,
+    /// Where the keys are that tell which proxy answers reads of a key from memory; empty for none.
+    pub leasing_prefix: String,
     /// Whether serializable reads must not go back in time.
     pub is_ordered: bool,
     /// Largest message that is sent to the cluster.
@@ -82,6 +85,8 @@ pub struct Options {
     pub dial_keepalive_timeout: Duration,
     /// Whether connections without calls are probed too.
     pub dial_keepalive_while_idle: bool,
+    /// Shortest time between two pings of a client; zero for grpc's five minutes.
+    pub keepalive_min_time: Duration,
     /// Silence on a client's connection after which it is probed.
     pub keepalive_interval: Option<Duration>,
     /// How long such a probe may go unanswered.
@@ -92,6 +97,10 @@ pub struct Options {
     pub upstream_tls: Option<Settings>,
     /// How clients' connections are secured; not at all without a certificate.
     pub listen_tls: Settings,
+    /// Whether each message to and from clients gets a line in the log.
+    pub logs_calls: bool,
+    /// The command line without secrets, where clients may ask for profiles; not where they listen for metrics alone.
+    pub profiled: Option<Vec<String>>,
     /// Where a certificate is generated, and for how many years, if clients' connections are to be secured without one.
     pub auto_tls: Option<(PathBuf, u32)>,
 }
@@ -198,7 +207,15 @@ impl GrpcProxy {
             send_bytes_max: options.send_bytes_max,
             recv_bytes_max: options.recv_bytes_max,
         };
-        let kv = kv::Service::new(&upstream, &namespace, &metrics, options.is_ordered);
+        let leasing = match options.leasing_prefix.as_str() {
+            "" => None,
+            prefix => {
+                let (leasing, session) = Leasing::start(&upstream, &namespace, prefix).await;
+                tasks.0.push(session);
+                Some(leasing)
+            }
+        };
+        let kv = kv::Service::new(&upstream, &namespace, &metrics, leasing, options.is_ordered);
         kv.recover_order().await;
         let (leader, tracking) = Tracker::start(&client);
         let (keep_alive, renewing) = KeepAlive::start(&client, &leader);
@@ -222,7 +239,12 @@ impl GrpcProxy {
         let time_to_live = TimeToLive { upstream: upstream.clone(), namespace: namespace.clone() };
         let watch = watch::Service::new(&upstream, &kv, &namespace, &leader, &metrics);
         let looked_into = LookedInto { kv, watch, member_list, time_to_live, keep_alive };
-        let routes = routes(looked_into, client, web.clone());
+        let profiled = options.profiled.map(Into::into);
+        if profiled.is_some() {
+            tracing::info!(path = "/debug/pprof", "gRPC proxy enabled pprof");
+        }
+        let web_of_all = web.clone().with_profiles(profiled);
+        let routes = routes(looked_into, client, web_of_all, options.logs_calls);
         if let Some((listener, is_secure)) = metrics_listener {
             let tls = acceptor.clone().filter(|_| is_secure);
             let answer = move |request: Request| {
@@ -232,7 +254,7 @@ impl GrpcProxy {
             let routes = Routes::from(axum::Router::new().fallback(answer));
             tracing::info!("gRPC proxy server metrics URL serving");
             tasks.spawn(async move {
-                let incoming = listen::incoming(listener, tls);
+                let incoming = listen::incoming(listener, tls, None);
                 let mut server = tonic::transport::Server::builder().accept_http1(true);
                 let _ = server.add_routes(routes).serve_with_incoming(incoming).await;
             });
@@ -244,7 +266,11 @@ impl GrpcProxy {
             .http2_keepalive_interval(options.keepalive_interval)
             .http2_keepalive_timeout(Some(options.keepalive_timeout))
             .add_routes(routes)
-            .serve_with_incoming(listen::incoming(listener, acceptor))
+            .serve_with_incoming(listen::incoming(
+                listener,
+                acceptor,
+                Some(options.keepalive_min_time),
+            ))
             .await;
         match served {
             Ok(()) => "the listener is closed".to_owned(),
@@ -281,7 +307,7 @@ struct LookedInto {
 }
 
 /// Every path.
-fn routes(services: LookedInto, client: Client, web: Web) -> Routes {
+fn routes(services: LookedInto, client: Client, web: Web, logs_calls: bool) -> Routes {
     let LookedInto { kv, watch, member_list, time_to_live, keep_alive } = services;
     let mut services = Routes::builder();
     services.add_service(KvServer::new(kv)).add_service(WatchServer::new(watch));
@@ -321,7 +347,12 @@ fn routes(services: LookedInto, client: Client, web: Web) -> Routes {
         .route(MEMBER_LIST_PATH, members)
         .route(TIME_TO_LIVE_PATH, lives)
         .route(KEEP_ALIVE_PATH, renewals);
-    Routes::from(router.fallback(rest))
+    let router = router.fallback(rest);
+    if !logs_calls {
+        return Routes::from(router);
+    }
+    let log = CallLog::new();
+    Routes::from(router.layer(from_fn(move |request, next| log.clone().observe(request, next))))
 }
 
 async fn answer(transport: client::Transport, web: Web, request: Request) -> Response {

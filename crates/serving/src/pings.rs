@@ -85,7 +85,7 @@ impl Frames {
 
 /// The pings of one connection.
 #[derive(Debug)]
-pub(crate) struct Pings {
+pub struct Pings {
     /// Between two pings while a call is open.
     min: Duration,
     /// So many bytes of [`PREFACE`] have come; `None` if the connection speaks something else.
@@ -106,7 +106,8 @@ pub(crate) struct Pings {
 
 impl Pings {
     /// `min` is the shortest time between two pings; zero is grpc's five minutes, as in etcd.
-    pub(crate) fn new(min: Duration) -> Self {
+    #[must_use]
+    pub fn new(min: Duration) -> Self {
         Self {
             min: if min.is_zero() { MIN_DEFAULT } else { min },
             preface_bytes: Some(0),
@@ -122,12 +123,14 @@ impl Pings {
     }
 
     /// Whether there were too many.
-    pub(crate) fn are_too_many(&self) -> bool {
+    #[must_use]
+    pub fn are_too_many(&self) -> bool {
         self.strikes > STRIKES_MAX
     }
 
     /// The frame that tells the client why its connection ends; `None` where another frame is half sent.
-    pub(crate) fn farewell(&self) -> Option<Vec<u8>> {
+    #[must_use]
+    pub fn farewell(&self) -> Option<Vec<u8>> {
         if !self.sent.is_between_frames() {
             return None;
         }
@@ -139,7 +142,7 @@ impl Pings {
     }
 
     /// The client has sent this. `now` is asked at most once for each ping.
-    pub(crate) fn receive(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
+    pub fn receive(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
         let Some(mut bytes) = self.behind_preface(bytes) else { return };
         while let Some((head, behind)) = self.received.next(bytes) {
             bytes = behind;
@@ -158,7 +161,7 @@ impl Pings {
     }
 
     /// The server has sent this.
-    pub(crate) fn send(&mut self, mut bytes: &[u8]) {
+    pub fn send(&mut self, mut bytes: &[u8]) {
         if self.preface_bytes != Some(PREFACE.len()) {
             return;
         }
@@ -180,7 +183,8 @@ impl Pings {
     }
 
     /// Bytes until the client has sent a whole frame, or the head of one of which it has sent a part.
-    pub(crate) fn missing(&self) -> usize {
+    #[must_use]
+    pub fn missing(&self) -> usize {
         match (self.received.rest, self.received.head_bytes) {
             (0, 0) => 0,
             (0, head_bytes) => HEAD_BYTES - head_bytes,

@@ -21,12 +21,10 @@ use std::time::{Duration, SystemTime};
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{Html, IntoResponse as _, Response};
 
-use super::error;
-use crate::request::Core;
 use threads::Watched;
 
 /// Where the profiles are.
-pub(super) const PREFIX: &str = "/debug/pprof/";
+pub const PREFIX: &str = "/debug/pprof/";
 
 /// As long as Go's, if nothing is said.
 const DEFAULT: Duration = Duration::from_secs(30);
@@ -45,13 +43,14 @@ const INDEX: &str = "<html><head><title>/debug/pprof/</title></head><body>\n\
     <p>For functions: <code>perf record -g -p PID</code></p>\n\
     </body></html>\n";
 
-/// Answers a request to `name`, which is what follows [`PREFIX`].
-pub(super) async fn answer(core: &Core, name: &str, query: &str) -> Response {
+/// Answers a request to `name`, which is what follows [`PREFIX`], with this query. Whoever serves it shows `command_line`, which should hold
+/// no secrets.
+pub async fn answer(command_line: &[String], name: &str, query: &str) -> Response {
     match name {
         "" => with_nosniff(Html(INDEX).into_response()),
         "cmdline" => {
             let text = [(header::CONTENT_TYPE, "text/plain; charset=utf-8")];
-            with_nosniff((text, core.config.command_line.join("\0")).into_response())
+            with_nosniff((text, command_line.join("\0")).into_response())
         }
         "profile" => profile(duration(query)).await,
         "heap" | "allocs" => refuse(
@@ -113,9 +112,11 @@ fn refuse(reason: &str) -> Response {
 }
 
 fn failure(status: StatusCode, text: &str) -> Response {
-    let mut response = error(status, text);
-    response.headers_mut().insert(IS_PPROF, HeaderValue::from_static("1"));
-    response
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8")),
+        (IS_PPROF, HeaderValue::from_static("1")),
+    ];
+    with_nosniff((status, headers, format!("{text}\n")).into_response())
 }
 
 fn with_nosniff(mut response: Response) -> Response {

@@ -18,15 +18,12 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
 
-use crate::access::ConnectionInfo;
 use crate::pings::Pings;
 
 /// What does not fit is written through: above it, copying costs more than a system call.
@@ -40,7 +37,7 @@ const LEFT_OUT: u8 = 64;
 
 /// A connection whose flush waits for a turn.
 #[derive(Debug)]
-pub(crate) struct Gathered<S> {
+pub struct Gathered<S> {
     inner: S,
     /// Written by the connection, not yet by the socket.
     buffer: BytesMut,
@@ -67,7 +64,8 @@ enum Stage {
 }
 
 impl<S> Gathered<S> {
-    pub(crate) fn new(inner: S) -> Self {
+    /// A connection whose client may ping as it likes.
+    pub fn new(inner: S) -> Self {
         Self {
             inner,
             buffer: BytesMut::new(),
@@ -79,8 +77,14 @@ impl<S> Gathered<S> {
         }
     }
 
+    /// What is under it.
+    pub fn inner(&self) -> &S {
+        &self.inner
+    }
+
     /// The same, whose client is sent away if it pings too often.
-    pub(crate) fn with_pings(self, pings: Pings) -> Self {
+    #[must_use]
+    pub fn with_pings(self, pings: Pings) -> Self {
         Self { pings: Some(Box::new(pings)), ..self }
     }
 
@@ -238,20 +242,6 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
         self.say_farewell();
         ready!(self.write_buffer(context))?;
         Pin::new(&mut self.inner).poll_shutdown(context)
-    }
-}
-
-impl Connected for Gathered<tls::Stream> {
-    type ConnectInfo = ConnectionInfo;
-
-    fn connect_info(&self) -> Self::ConnectInfo {
-        ConnectionInfo {
-            remote: self.inner.peer_address(),
-            local: self.inner.local_address(),
-            is_secure: self.inner.is_secure(),
-            common_name: self.inner.common_name().map(Arc::from),
-            ..ConnectionInfo::default()
-        }
     }
 }
 
