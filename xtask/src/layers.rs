@@ -119,8 +119,8 @@ const LAYERS: &[Layer] = &[
     },
     // `testkit` starts the programs that are compared.
     Layer { name: "bench", uses: &["client", "rpc", "proto", "testkit", "tls"], kind: Kind::Shell },
-    // Runs programs and speaks to them from outside; knows no part of the server.
-    Layer { name: "testkit", uses: &["client", "rpc", "proto"], kind: Kind::Shell },
+    // Runs programs and speaks to them from outside; knows no part of the server. `otlp` for the messages of a collector.
+    Layer { name: "testkit", uses: &["client", "rpc", "proto", "otlp"], kind: Kind::Shell },
     Layer { name: "xtask", uses: &[], kind: Kind::Shell },
 ];
 

@@ -10,6 +10,7 @@
 //!
 //! Upstream: `server/etcdserver/api/v3alarm/alarms.go`, `server/etcdserver/apply.go` (3.5.30, 3.6.14).
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use backend::schema::alarm;
@@ -26,6 +27,15 @@ pub enum Restriction {
     NoSpace,
     /// Everything that reads or writes keys and leases through the log.
     Corrupt,
+}
+
+/// Returns how a kind of alarm is called; one that no version gives a meaning to is called by its number.
+#[must_use]
+pub fn alarm_name(kind: i32) -> Cow<'static, str> {
+    match AlarmType::try_from(kind) {
+        Ok(kind) => Cow::Borrowed(kind.as_str_name()),
+        Err(_) => Cow::Owned(kind.to_string()),
+    }
 }
 
 /// The alarms that stand.

@@ -47,7 +47,7 @@ mod op_name;
 mod outcome;
 pub mod quota;
 
-pub use alarms::{Alarms, Restriction};
+pub use alarms::{Alarms, Restriction, alarm_name};
 pub use apply::StorageMigration;
 pub use behaviour::Version;
 pub use committed::{Committed, Payload};

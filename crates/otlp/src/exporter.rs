@@ -14,23 +14,27 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::client::Grpc;
+use tonic::metadata::MetadataMap;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{Code, Request, Status};
 
+use crate::environment::Environment;
 use crate::message;
 use crate::queue::{BATCH_SPANS, Queue};
 use crate::sampler::Sampler;
+use crate::shared::{EXPORT_PATH, SharedCodec};
 use crate::span::Record;
 use crate::tracer::Tracer;
 use crate::wire::ExportTraceServiceRequest;
-use crate::wire::trace_service_client::TraceServiceClient;
 
 /// Spans that are fewer than a batch wait this long.
 const DELAY: Duration = Duration::from_secs(5);
-/// For the collector's answer.
-const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// For a connection to come about, and for a sign of life.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// After a failure that may pass; then twice as long, and so on.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause.
@@ -39,16 +43,18 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 const TRY_LIMIT: Duration = Duration::from_secs(60);
 /// Losses are told no more often.
 const TELL_INTERVAL: Duration = Duration::from_secs(60);
-/// A connection on which nothing comes is asked for a sign of life, and closed if there is none in [`ANSWER_LIMIT`].
+/// A connection on which nothing comes is asked for a sign of life, and closed if there is none in [`CONNECTION_LIMIT`].
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Where spans go, and in whose name.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `host:port` of the collector. The connection is not encrypted, as etcd's is not.
     pub address: String,
-    /// What is known of this process: keys and values.
+    /// What is known of this process: keys and values. They count before those of the environment.
     pub resource: Vec<(&'static str, String)>,
+    /// What variables say.
+    pub environment: Environment,
     /// Which traces that begin here are taken down.
     pub sampler: Sampler,
 }
@@ -84,9 +90,9 @@ fn endpoint(address: &str) -> Result<Endpoint, AddressError> {
     }
     let endpoint = Endpoint::from_shared(format!("http://{authority}")).map_err(|_| wrong())?;
     Ok(endpoint
-        .connect_timeout(ANSWER_LIMIT)
+        .connect_timeout(CONNECTION_LIMIT)
         .http2_keep_alive_interval(PING_INTERVAL)
-        .keep_alive_timeout(ANSWER_LIMIT))
+        .keep_alive_timeout(CONNECTION_LIMIT))
 }
 
 /// The running task.
@@ -108,14 +114,16 @@ impl Exporter {
     /// # Errors
     /// The address is none.
     pub fn start(settings: Settings) -> Result<(Tracer, Self), AddressError> {
-        let Settings { address, resource, sampler } = settings;
+        let Settings { address, resource, environment, sampler } = settings;
         let channel = endpoint(&address)?.connect_lazy();
         let queue = Arc::new(Queue::default());
         let sender = Sender {
             queue: Arc::clone(&queue),
-            collector: TraceServiceClient::new(channel),
+            collector: Grpc::new(channel),
             address,
-            resource,
+            resource: environment.resource_with(resource),
+            headers: environment.headers,
+            answer_limit: environment.answer_limit,
             lost: 0,
             why: None,
             told: None,
@@ -141,9 +149,11 @@ impl Exporter {
 /// What the task owns.
 struct Sender {
     queue: Arc<Queue>,
-    collector: TraceServiceClient<Channel>,
+    collector: Grpc<Channel>,
     address: String,
-    resource: Vec<(&'static str, String)>,
+    resource: Vec<(String, String)>,
+    headers: MetadataMap,
+    answer_limit: Duration,
     /// Spans that were lost since it was told last.
     lost: u64,
     /// Why the last batch was given up.
@@ -180,11 +190,11 @@ impl Sender {
     /// Sends a batch, again and again where that may help.
     async fn send(&mut self, batch: Vec<Record>) {
         let count = batch.len() as u64;
-        let request = message::request(&self.resource, batch);
+        let request = Arc::new(message::request(&self.resource, batch));
         let give_up = Instant::now() + TRY_LIMIT;
         let mut pause = FIRST_PAUSE;
         loop {
-            match self.try_once(request.clone()).await {
+            match self.try_once(&request).await {
                 Ok(rejected) => {
                     self.lost += rejected.min(count);
                     return;
@@ -216,8 +226,15 @@ impl Sender {
     }
 
     /// Returns how many spans the collector does not want.
-    async fn try_once(&mut self, request: ExportTraceServiceRequest) -> Result<u64, Status> {
-        let answer = timeout(ANSWER_LIMIT, self.collector.export(request)).await;
+    async fn try_once(&mut self, request: &Arc<ExportTraceServiceRequest>) -> Result<u64, Status> {
+        let mut request = Request::new(Arc::clone(request));
+        *request.metadata_mut() = self.headers.clone();
+        let answered = async {
+            self.collector.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+            let path = PathAndQuery::from_static(EXPORT_PATH);
+            self.collector.unary(request, path, SharedCodec).await
+        };
+        let answer = timeout(self.answer_limit, answered).await;
         let answer =
             answer.map_err(|_| Status::deadline_exceeded("no answer in time"))??.into_inner();
         let Some(partial) = answer.partial_success else { return Ok(0) };

@@ -8,7 +8,7 @@
 //!
 //! - [`Context`] is what the W3C headers say of the caller's span; [`Sampler`] decides whether a trace is taken down. Both are pure.
 //! - A [`Span`] is a record that its owner fills in; dropped, it has ended and goes to the queue.
-//! - The [`Exporter`] owns the task that empties the queue.
+//! - The [`Exporter`] owns the task that empties the queue; an [`Environment`] is what variables say of it.
 //!
 //! What this must never do is slow a call down or grow: the queue is bounded by spans and by bytes, what does not fit is dropped
 //! and counted, and the drops are told at most once a minute. A collector that is away is tried again for a minute per batch.
@@ -17,14 +17,17 @@
 //! Names and attributes of spans are the caller's business.
 
 mod context;
+mod environment;
 mod exporter;
 mod message;
 mod queue;
 mod sampler;
+mod shared;
 mod span;
 mod tracer;
 
 pub use context::{Context, SpanId, TraceId};
+pub use environment::{EncryptionError, Environment};
 pub use exporter::{AddressError, Exporter, Settings, check_address};
 pub use sampler::{PER_MILLION_MAX, Sampler};
 pub use span::{Kind, Scope, TEXT_BYTES_MAX, Value};

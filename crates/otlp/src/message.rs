@@ -17,7 +17,7 @@ const IS_REMOTE: u32 = 0x200;
 
 /// One message of these spans, sorted by their scopes.
 pub(crate) fn request(
-    resource: &[(&'static str, String)],
+    resource: &[(String, String)],
     records: Vec<Record>,
 ) -> ExportTraceServiceRequest {
     // There are two or three scopes.

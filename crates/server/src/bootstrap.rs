@@ -64,6 +64,9 @@ pub enum StartError {
     /// `--distributed-tracing-address` cannot be served.
     #[error(transparent)]
     Tracing(#[from] otlp::AddressError),
+    /// Spans were to be sent over an encrypted connection.
+    #[error(transparent)]
+    TracingEncryption(#[from] otlp::EncryptionError),
     /// A thread cannot be started, or signals cannot be listened to.
     #[error("{what}")]
     System {

@@ -30,6 +30,7 @@ use proto::etcdserverpb::{
 use tonic::Status;
 
 use crate::access::{ConnectionInfo, Credentials};
+use crate::bootstrap::StartError;
 use crate::config::Tracing;
 use crate::request::Refusal;
 
@@ -74,6 +75,18 @@ enum Edition {
     V37,
 }
 
+/// Refuses what spans could not be sent by. Whether anybody takes them shows later.
+pub(crate) fn check(config: &Tracing) -> Result<(), StartError> {
+    otlp::check_address(&config.address)?;
+    environment()?;
+    Ok(())
+}
+
+/// What etcd's exporter would read.
+fn environment() -> Result<otlp::Environment, otlp::EncryptionError> {
+    otlp::Environment::read(|name| std::env::var(name).ok())
+}
+
 /// Where spans of calls begin.
 #[derive(Debug, Clone)]
 pub(crate) struct Traces {
@@ -87,7 +100,7 @@ impl Traces {
     pub(crate) fn start(
         config: &Tracing,
         version: Version,
-    ) -> Result<(Self, otlp::Exporter), otlp::AddressError> {
+    ) -> Result<(Self, otlp::Exporter), StartError> {
         let mut resource = vec![("service.name", config.service_name.clone())];
         if !config.instance_id.is_empty() {
             resource.push(("service.instance.id", config.instance_id.clone()));
@@ -95,6 +108,7 @@ impl Traces {
         let settings = otlp::Settings {
             address: config.address.clone(),
             resource,
+            environment: environment()?,
             sampler: otlp::Sampler::per_million(config.rate_per_million),
         };
         let (tracer, exporter) = otlp::Exporter::start(settings)?;

@@ -269,8 +269,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             runtime()?.block_on(attack_command::run(arguments, &subject()?))?;
         }
         Command::Canary => {
-            for tokens in canary::Tokens::ALL {
-                println!("{}", runtime()?.block_on(canary::run(&subject()?, tokens))?);
+            for (tokens, version) in canary::RUNS {
+                println!("{}", runtime()?.block_on(canary::run(&subject()?, tokens, version))?);
             }
         }
         Command::Cluster(arguments) => cluster_command::run(arguments, &runtime()?)?,

@@ -47,6 +47,8 @@ pub struct Options {
     pub client_scheme: Scheme,
     /// More flags, given last.
     pub flags: Vec<String>,
+    /// Variables of its environment.
+    pub environment: Vec<(String, String)>,
     /// How long a start may take.
     pub start_timeout: Duration,
 }
@@ -60,6 +62,7 @@ impl Options {
             data_dir: data_dir.to_owned(),
             client_scheme: Scheme::Http,
             flags: Vec::new(),
+            environment: Vec::new(),
             start_timeout: Duration::from_secs(60),
         }
     }
@@ -126,7 +129,8 @@ impl Member {
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peer_port}"))
             .arg(format!("--initial-advertise-peer-urls={advertised_peer}"))
             .arg(format!("--initial-cluster={cluster}"))
-            .args(&options.flags);
+            .args(&options.flags)
+            .envs(options.environment.iter().map(|(name, value)| (name, value)));
         let what = format!("{} on {}", options.program.display(), options.data_dir.display());
         let process = Process::spawn(command, what, &options.log_path())?;
         Ok(Self { options: options.clone(), process, client_port })

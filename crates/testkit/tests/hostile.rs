@@ -5,7 +5,7 @@
 mod common;
 
 use testkit::attack::{self, Config};
-use testkit::canary::{self, Tokens};
+use testkit::canary;
 use testkit::programs;
 
 /// Memory stays bounded, and others are served. CVE-2026-73500 (GHSA-6vch-q96h-7gc3): silent connections on a TLS port;
@@ -28,9 +28,9 @@ fn a_member_stands_hostile_connections() {
 /// CVE-2021-28235 (GHSA-gmph-wf7j-9gcm) and GHSA-528j-9r78-wffx: passwords in what is shown, and in the log of entries.
 #[test]
 fn secrets_stay_where_they_belong() {
-    for tokens in Tokens::ALL {
+    for (tokens, version) in canary::RUNS {
         let programs = programs::ours().unwrap();
-        let report = common::runtime().block_on(canary::run(&programs, tokens));
+        let report = common::runtime().block_on(canary::run(&programs, tokens, version));
         eprintln!("{}", report.unwrap_or_else(|error| panic!("{error:#}")));
     }
 }

@@ -11,7 +11,7 @@ mod common;
 use std::path::Path;
 use std::time::Duration;
 
-use collector::{Answer, Collector};
+use collector::{Answer, Collector, KEY_HEADER};
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::watch_request::RequestUnion;
@@ -33,6 +33,17 @@ const CALLER: &str = "b7ad6b7169203331";
 /// What is in no span.
 const SECRET_VALUE: &str = "canary-value";
 const SECRET_PASSWORD: &str = "canary-password";
+
+/// Variables that an exporter heeds, and some that etcd's flags leave no room.
+const VARIABLES: [(&str, &str); 7] = [
+    ("EXPORTER_OTLP_HEADERS", "KEY=of-no-effect"),
+    ("EXPORTER_OTLP_TRACES_HEADERS", "KEY = a%3Db , malformed"),
+    ("RESOURCE_ATTRIBUTES", "zone=eu%2F1, service.name=other,malformed"),
+    ("SERVICE_NAME", "another"),
+    ("EXPORTER_OTLP_TIMEOUT", "9000"),
+    ("EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1"),
+    ("TRACES_SAMPLER", "always_off"),
+];
 
 /// Makes calls in a trace for each, whose id counts up.
 struct Caller {
@@ -182,6 +193,9 @@ impl Traced {
             format!("--{prefix}distributed-tracing-instance-id=m1"),
             format!("--{prefix}distributed-tracing-address={collector}"),
         ]);
+        options.environment = VARIABLES
+            .map(|(name, value)| (format!("OTEL_{name}"), value.replace("KEY", KEY_HEADER)))
+            .to_vec();
         let start = tokio::task::spawn_blocking(move || Member::start(&options));
         Self { member: start.await.unwrap().unwrap(), _folder: folder }
     }
@@ -204,7 +218,9 @@ fn sent_by(program: &Path, prefix: &str, flags: &[&str]) -> String {
         let member = Traced::start(program, prefix, &collector.address, flags).await;
         load(&member.member.url()).await;
         member.stop().await;
+        assert_eq!(collector.keys(), ["a=b".to_owned()].into());
         let text = collector.taken().text();
+        assert!(text.contains("zone=\"eu/1\""), "no attribute of the environment:\n{text}");
         assert!(text.contains("etcdserverpb.Auth/UserAdd"), "not all is there:\n{text}");
         text
     })

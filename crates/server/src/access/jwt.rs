@@ -110,6 +110,10 @@ impl Jwt {
         Ok(jwt)
     }
 
+    pub(super) fn is_eddsa(&self) -> bool {
+        self.algorithm == Algorithm::EdDSA
+    }
+
     /// Refuses keys of which one does not fit what the other makes.
     fn check_pair(&self) -> Result<(), TokenOptionsError> {
         let Some(signing) = &self.signing else { return Ok(()) };

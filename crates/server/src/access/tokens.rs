@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use machine::Version;
 use raft::LogIndex;
 
 use super::Identity;
@@ -40,6 +41,9 @@ pub enum TokenOptionsError {
     /// The two keys are not a pair.
     #[error("auth: public and private keys don't match")]
     KeyMismatch,
+    /// The version that the member stands for has no such method; Go's name of it, as etcd says it.
+    #[error("unsupported signing method: *jwt.SigningMethod{0}")]
+    Unsupported(&'static str),
 }
 
 /// Why a user who was let in gets no token.
@@ -92,6 +96,17 @@ impl Tokens {
             }
             "" => Ok(Self::None),
             _ => Err(TokenOptionsError::Invalid),
+        }
+    }
+
+    /// Refuses what etcd of that version does not have: EdDSA came with 3.6. The version is known only when the member's files are
+    /// open.
+    pub(crate) fn check_version(&self, version: Version) -> Result<(), TokenOptionsError> {
+        match self {
+            Self::Jwt(jwt) if jwt.is_eddsa() && version < Version::v3(6, 0) => {
+                Err(TokenOptionsError::Unsupported("Ed25519"))
+            }
+            Self::Simple(_) | Self::Jwt(_) | Self::Es512(_) | Self::None => Ok(()),
         }
     }
 

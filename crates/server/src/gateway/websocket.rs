@@ -272,17 +272,37 @@ async fn receive_lines(
 /// Sends each line of an answer as a message.
 async fn send_lines(body: Body, outgoing: &mut Outgoing) -> Result<(), Error> {
     let mut pieces = body.into_data_stream();
-    // Of a line that is not over.
-    let mut begun = BytesMut::new();
+    let mut lines = Lines::default();
     // A body that fails has told why in its last line.
     while let Some(Ok(piece)) = pieces.next().await {
-        begun.extend_from_slice(&piece);
-        while let Some(end) = begun.iter().position(|&byte| byte == b'\n') {
-            let line = begun.split_to(end + 1).freeze();
-            send_line(line.slice(..end), outgoing).await?;
+        lines.begun.extend_from_slice(&piece);
+        while let Some(line) = lines.next() {
+            send_line(line, outgoing).await?;
         }
     }
-    send_line(begun.freeze(), outgoing).await
+    send_line(lines.begun.freeze(), outgoing).await
+}
+
+/// What came of an answer and is no whole line yet.
+#[derive(Debug, Default)]
+struct Lines {
+    begun: BytesMut,
+    /// How far there is no end of a line, so that one of many pieces is searched once.
+    searched: usize,
+}
+
+impl Lines {
+    /// Takes the first line out, if all of it is there.
+    fn next(&mut self) -> Option<Bytes> {
+        let rest = self.begun.get(self.searched..).unwrap_or_default();
+        let Some(found) = rest.iter().position(|&byte| byte == b'\n') else {
+            self.searched = self.begun.len();
+            return None;
+        };
+        let end = self.searched + found;
+        self.searched = 0;
+        Some(self.begun.split_to(end + 1).freeze().slice(..end))
+    }
 }
 
 async fn send_line(line: Bytes, outgoing: &mut Outgoing) -> Result<(), Error> {

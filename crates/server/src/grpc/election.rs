@@ -15,6 +15,7 @@ use proto::v3electionpb::{
     CampaignRequest, CampaignResponse, LeaderKey, LeaderRequest, LeaderResponse, ProclaimRequest,
     ProclaimResponse, ResignRequest, ResignResponse,
 };
+use rpc::errors::Error;
 use rpc::v3electionpb::election_server::Election;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
@@ -131,7 +132,8 @@ impl Election for Service {
             }
         });
         let found = ReceiverStream::new(receiver);
-        Ok(Response::new(Box::pin(limits::while_led(&self.core, &metadata, found))))
+        let end = Error::NoLeader.into();
+        Ok(Response::new(Box::pin(limits::while_led(&self.core, &metadata, found, end))))
     }
 
     async fn resign(

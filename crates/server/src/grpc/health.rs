@@ -57,13 +57,18 @@ impl Health for Service {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
         limits::admit(&self.core, request.metadata())?;
-        // The stream stays open for as long as the client wants.
-        if !request.get_ref().service.is_empty() {
+        // The stream stays open for as long as the client wants, and there is a leader if it wants one. Why it ends otherwise is not
+        // said: so is the service that etcd has from its gRPC library.
+        let end = Status::cancelled("Stream has ended.");
+        let led = |statuses| limits::while_led(&self.core, request.metadata(), statuses, end);
+        let statuses: Self::WatchStream = if request.get_ref().service.is_empty() {
+            let counts = WatchStream::new(self.core.defragmentations.subscribe());
+            Box::pin(changes(counts).map(|status| Ok(answer(status))))
+        } else {
             let first = tokio_stream::once(Ok(answer(ServingStatus::ServiceUnknown)));
-            return Ok(Response::new(Box::pin(first.chain(tokio_stream::pending()))));
-        }
-        let counts = WatchStream::new(self.core.defragmentations.subscribe());
-        Ok(Response::new(Box::pin(changes(counts).map(|status| Ok(answer(status))))))
+            Box::pin(first.chain(tokio_stream::pending()))
+        };
+        Ok(Response::new(Box::pin(led(statuses))))
     }
 }
 

@@ -22,8 +22,9 @@ use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::{Request, Response, Status};
 
+use super::limits::{self, LeaderGuard};
 use super::range_stream::{self, Pages};
-use super::{limits, status};
+use super::status;
 use crate::access::Credentials;
 use crate::request::{Core, Refusal};
 use crate::{told, traces};
@@ -361,7 +362,9 @@ impl ServerStreamingService<RangeRequest> for RangeStreamCall {
             range_stream::is_known(&core)?;
             limits::admit(&core, request.metadata())?;
             let credentials = core.credentials(&request);
-            let pages = range_stream::start(&core, &credentials, request.into_inner()).await?;
+            let guard = LeaderGuard::start(&core, request.metadata());
+            let request = request.into_inner();
+            let pages = range_stream::start(&core, &credentials, request, guard).await?;
             Ok(Response::new(pages))
         })
     }

@@ -308,7 +308,8 @@ impl Lease for Service {
                 service.keep_alive(&call, LeaseId(request.id)).await
             }
         });
-        let answers = limits::while_led(&self.core, &metadata, until_error(answers));
+        let end = Error::NoLeader.into();
+        let answers = limits::while_led(&self.core, &metadata, until_error(answers), end);
         Ok(Response::new(Box::pin(answers)))
     }
 

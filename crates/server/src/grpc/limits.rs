@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{AlarmRequest, AlarmType, alarm_request::AlarmAction};
 use rpc::errors::Error;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_stream::Stream;
 use tonic::Status;
@@ -40,12 +41,12 @@ pub(crate) fn check_metadata(core: &Core, metadata: &MetadataMap) -> Result<(), 
 }
 
 /// Whether the client wants to be refused where there is no leader.
-pub(crate) fn needs_leader(metadata: &MetadataMap) -> bool {
+fn needs_leader(metadata: &MetadataMap) -> bool {
     metadata.get("hasleader").is_some_and(|value| value.as_bytes() == b"true")
 }
 
 /// Returns when there was no leader for some time: then streams end whose clients want one.
-pub(crate) async fn leader_lost(core: &Core) {
+async fn leader_lost(core: &Core) {
     let mut leadership = core.board.leadership();
     loop {
         let change = leadership.changed();
@@ -65,50 +66,89 @@ pub(crate) async fn leader_lost(core: &Core) {
     }
 }
 
-/// A stream that ends when there was no leader for some time, if its client asked for that.
+/// Ends when there was no leader for some time. It watches whether or not it is polled: a stream whose client reads slowly is.
+#[derive(Debug)]
+pub(crate) struct LeaderGuard {
+    /// `None` once it has ended.
+    watching: Option<JoinHandle<()>>,
+    is_lost: bool,
+}
+
+impl LeaderGuard {
+    /// Watches from now on, if the client asked for it.
+    pub(crate) fn start(core: &Arc<Core>, metadata: &MetadataMap) -> Option<Self> {
+        needs_leader(metadata).then(|| {
+            let core = Arc::clone(core);
+            let watching = tokio::spawn(async move { leader_lost(&core).await });
+            Self { watching: Some(watching), is_lost: false }
+        })
+    }
+}
+
+impl Future for LeaderGuard {
+    type Output = ();
+
+    /// May be polled again after it was ready, and is then ready again.
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(watching) = &mut self.watching
+            && let Poll::Ready(end) = Pin::new(watching).poll(context)
+        {
+            self.watching = None;
+            self.is_lost = end.is_ok();
+        }
+        if self.is_lost { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for LeaderGuard {
+    fn drop(&mut self) {
+        if let Some(watching) = &self.watching {
+            watching.abort();
+        }
+    }
+}
+
+/// A stream that ends with that status when there was no leader for some time, if its client asked for that.
 pub(crate) fn while_led<T, S>(
     core: &Arc<Core>,
     metadata: &MetadataMap,
     answers: S,
+    end: Status,
 ) -> impl Stream<Item = Result<T, Status>> + Send + use<T, S>
 where
     S: Stream<Item = Result<T, Status>> + Send,
     T: Send,
 {
-    let lost = needs_leader(metadata).then(|| {
-        let core = Arc::clone(core);
-        async move { leader_lost(&core).await }
-    });
-    Led { answers: Box::pin(answers), lost: lost.map(Box::pin), has_ended: false }
+    let guard = LeaderGuard::start(core, metadata);
+    Led { answers: Box::pin(answers), guard, end: Some(end) }
 }
 
 /// See [`while_led`].
-struct Led<S, F> {
+struct Led<S> {
     answers: Pin<Box<S>>,
-    lost: Option<Pin<Box<F>>>,
-    has_ended: bool,
+    guard: Option<LeaderGuard>,
+    /// `None` once it was said.
+    end: Option<Status>,
 }
 
-impl<T, S, F> Stream for Led<S, F>
+impl<T, S> Stream for Led<S>
 where
     S: Stream<Item = Result<T, Status>>,
-    F: Future<Output = ()>,
 {
     type Item = Result<T, Status>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
-        if this.has_ended {
+        if this.end.is_none() {
             return Poll::Ready(None);
         }
         if let Poll::Ready(answer) = this.answers.as_mut().poll_next(context) {
             return Poll::Ready(answer);
         }
-        if let Some(lost) = &mut this.lost
-            && lost.as_mut().poll(context).is_ready()
+        if let Some(guard) = &mut this.guard
+            && Pin::new(guard).poll(context).is_ready()
         {
-            this.has_ended = true;
-            return Poll::Ready(Some(Err(Error::NoLeader.into())));
+            return Poll::Ready(this.end.take().map(Err));
         }
         Poll::Pending
     }

@@ -5,8 +5,11 @@
 //!
 //! A sort target without an order sorts each page: an answer of one page is what `Range` gives.
 //!
+//! A client that wants a leader gets no further page once there was none for some time.
+//!
 //! Upstream: `RangeStream` in `server/etcdserver/v3_server.go` (3.7). Differs: after a page sorted otherwise than by key, the next
-//! one begins behind the greatest key of it, where etcd goes on after the one that happens to be last.
+//! one begins behind the greatest key of it, where etcd goes on after the one that happens to be last. And pages of keys alone end with
+//! the leader as well, where etcd looks only while it reads values.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,10 +20,12 @@ use otlp::Span;
 use prost::encoding::{encode_key, encode_varint};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::{RangeRequest, RangeStreamResponse};
+use rpc::errors::Error;
 use rpc::raw::Reply;
 use tokio_stream::Stream;
 use tonic::Status;
 
+use super::limits::LeaderGuard;
 use super::status;
 use crate::access::{Credentials, Identity};
 use crate::request::Core;
@@ -40,11 +45,12 @@ pub(super) fn is_known(core: &Core) -> Result<(), Status> {
     }
 }
 
-/// Begins an answer.
+/// Begins an answer, of which `guard` says until when it may go on; it may always without one.
 pub(super) async fn start(
     core: &Arc<Core>,
     credentials: &Credentials,
     request: RangeRequest,
+    mut guard: Option<LeaderGuard>,
 ) -> Result<Pages, Status> {
     mvcc::check::range(&request, mvcc::Rules::of_minor(core.version.minor))
         .map_err(|error| Status::from(status::of_check(&error)))?;
@@ -69,11 +75,24 @@ pub(super) async fn start(
     }
     let span = traces::range_stream(credentials, &request);
     if !request.serializable {
-        core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+        let linearizable =
+            async { core.linearizable().await.map_err(|refusal| status::of(&refusal)) };
+        match &mut guard {
+            Some(guard) => tokio::select! {
+                read_index = linearizable => read_index?,
+                () = guard => return Err(Status::unknown(no_leader_told())),
+            },
+            None => linearizable.await?,
+        }
     }
     let identity = core.identify(credentials).await.map_err(status::of_auth)?;
     let pages = Pages::new(core, identity.as_ref(), request).map_err(status::of_auth)?;
-    Ok(Pages { _span: span, ..pages })
+    Ok(Pages { guard, _span: span, ..pages })
+}
+
+/// The status for the want of a leader as the text that etcd makes of it here, which does not know it as one of its own errors.
+fn no_leader_told() -> String {
+    format!("rpc error: code = Unavailable desc = {}", Error::NoLeader.message())
 }
 
 /// The messages of one answer. A page is read when it is asked for, which takes about as long as any other request.
@@ -94,6 +113,8 @@ pub(crate) struct Pages {
     /// The store's revision when the first page was read.
     first_seen: Option<i64>,
     is_over: bool,
+    /// Of a client that wants a leader.
+    guard: Option<LeaderGuard>,
     /// Ends with the answer.
     _span: Span,
 }
@@ -123,6 +144,7 @@ impl Pages {
             sent: 0,
             first_seen: None,
             is_over: false,
+            guard: None,
             _span: Span::NONE,
         })
     }
@@ -225,9 +247,16 @@ impl Pages {
 impl Stream for Pages {
     type Item = Result<Reply<RangeStreamResponse>, Status>;
 
-    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         if self.is_over {
             return Poll::Ready(None);
+        }
+        if let Some(guard) = &mut self.guard
+            && Pin::new(guard).poll(context).is_ready()
+        {
+            self.is_over = true;
+            let told = format!("rangeKeys: context cancelled: {}", no_leader_told());
+            return Poll::Ready(Some(Err(Status::unknown(told))));
         }
         Poll::Ready(Some(match self.page() {
             Ok(page) => {

@@ -25,7 +25,8 @@ use tonic::metadata::MetadataMap;
 use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Extensions, Request, Response, Status, Streaming};
 
-use super::{limits, status, wording};
+use super::limits::{self, LeaderGuard};
+use super::{status, wording};
 use crate::access::{Credentials, Identity};
 use crate::request::Core;
 use crate::traces;
@@ -50,7 +51,7 @@ impl Watches {
 
     fn start(&self, request: Request<Streaming<WatchRequest>>) -> Result<Responses, Status> {
         limits::admit(&self.core, request.metadata())?;
-        let needs_leader = limits::needs_leader(request.metadata());
+        let guard = LeaderGuard::start(&self.core, request.metadata());
         let stream = Arc::new(self.watching.open());
         let (end, ended) = oneshot::channel();
         let caller = Caller {
@@ -63,10 +64,6 @@ impl Watches {
         let requests = request.into_inner();
         let reader = Reader { stream: Arc::clone(&stream), caller, spans: spans.clone() };
         let reading = tokio::spawn(read_requests(reader, requests, end));
-        let guarding = needs_leader.then(|| {
-            let (lost, leader_lost) = oneshot::channel();
-            (tokio::spawn(guard_leader(Arc::clone(&self.core), lost)).abort_handle(), leader_lost)
-        });
         Ok(Responses {
             core: Arc::clone(&self.core),
             stream,
@@ -76,7 +73,7 @@ impl Watches {
             client_error: Some(ended),
             spans,
             reading: reading.abort_handle(),
-            guarding,
+            guard,
         })
     }
 }
@@ -214,13 +211,6 @@ fn reason(refused: auth::Error) -> String {
     format!("rpc error: code = {:?} desc = {}", status.code(), status.message())
 }
 
-/// Tells when there was no leader for some time.
-async fn guard_leader(core: Arc<Core>, lost: oneshot::Sender<()>) {
-    limits::leader_lost(&core).await;
-    // Nobody to tell when the stream has gone.
-    let _ = lost.send(());
-}
-
 /// What the client receives.
 #[derive(Debug)]
 struct Responses {
@@ -233,7 +223,7 @@ struct Responses {
     client_error: Option<oneshot::Receiver<Status>>,
     spans: Option<Arc<Spans>>,
     reading: AbortHandle,
-    guarding: Option<(AbortHandle, oneshot::Receiver<()>)>,
+    guard: Option<LeaderGuard>,
 }
 
 impl Responses {
@@ -249,8 +239,8 @@ impl Responses {
 
     /// Why the stream ends, if it does.
     fn end(&mut self, context: &mut Context<'_>) -> Option<Status> {
-        if let Some((_, lost)) = &mut self.guarding
-            && let Poll::Ready(Ok(())) = Pin::new(lost).poll(context)
+        if let Some(guard) = &mut self.guard
+            && Pin::new(guard).poll(context).is_ready()
         {
             return Some(Error::NoLeader.into());
         }
@@ -296,9 +286,6 @@ impl Stream for Responses {
 impl Drop for Responses {
     fn drop(&mut self) {
         self.reading.abort();
-        if let Some((guarding, _)) = &self.guarding {
-            guarding.abort();
-        }
     }
 }
 

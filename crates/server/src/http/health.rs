@@ -172,12 +172,15 @@ fn values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
 
 /// What stands in the way of being healthy, in etcd's words; `None` if nothing does.
 async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Option<String> {
-    let alarms = core.facts.get();
-    for kind in [AlarmType::Nospace, AlarmType::Corrupt] {
-        let name = kind.as_str_name();
-        if alarms.alarms.stands(kind) && !excluded.contains(&name) {
-            return Some(format!("ALARM {name}"));
-        }
+    let alarms = core.facts.get().alarms.list(AlarmType::None.into());
+    let alarm = alarms.iter().find(|alarm| !excluded.contains(&&*machine::alarm_name(alarm.alarm)));
+    if let Some(alarm) = alarm {
+        return Some(match AlarmType::try_from(alarm.alarm) {
+            Ok(kind @ (AlarmType::Nospace | AlarmType::Corrupt)) => {
+                format!("ALARM {}", kind.as_str_name())
+            }
+            Ok(AlarmType::None) | Err(_) => "ALARM UNKNOWN".to_owned(),
+        });
     }
     if !is_serializable {
         if core.board.leader() == raft::NodeId::NONE {

@@ -126,9 +126,9 @@ fn add_member(page: &mut Page, core: &Core) {
             "Alarms that stand, by member and kind.",
         );
         for alarm in facts.alarms.list(AlarmType::None as i32) {
-            let kind = alarm.alarm().as_str_name();
+            let kind = machine::alarm_name(alarm.alarm);
             let id = format!("{:x}", alarm.member_id);
-            family.value(&[("alarm_type", kind), ("server_id", &id)], SAID);
+            family.value(&[("alarm_type", &kind), ("server_id", &id)], SAID);
         }
         drop(family);
         let mut family = page.family(

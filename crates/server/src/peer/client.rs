@@ -13,7 +13,7 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::timeout;
 
-use super::dial::{Connection, DialError, Dialler, address_of};
+use super::dial::{Broken, Connection, DialError, Dialler, address_of};
 use crate::config::{Url, UrlError};
 
 /// Largest answer that is read: a list of members, a status.
@@ -86,7 +86,10 @@ pub(crate) enum CallError {
     Dial(#[from] DialError),
     /// The connection broke.
     #[error("{}", super::innermost(.0))]
-    Http(#[from] hyper::Error),
+    Http(hyper::Error),
+    /// The connection was closed before there was an answer; Go's word for it.
+    #[error("EOF")]
+    Closed,
     /// The answer's body broke, or is too long.
     #[error("reading the answer: {0}")]
     Answer(String),
@@ -96,6 +99,15 @@ pub(crate) enum CallError {
     /// The other side took too long.
     #[error("the request was not answered in {0:?}")]
     TimedOut(Duration),
+}
+
+impl From<Broken> for CallError {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Error(error) => Self::Http(error),
+            Broken::Closed => Self::Closed,
+        }
+    }
 }
 
 impl From<UrlError> for CallError {
@@ -143,14 +155,14 @@ impl PeerClient {
             match connection.sender.ready().await {
                 Ok(()) => {}
                 Err(_) if is_kept => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) => return Err(connection.cause(error).await.into()),
             }
             match connection.sender.try_send_request(request).await {
                 Ok(response) => return Ok((response, connection)),
                 // The other side had closed it, and nothing was written: as if it had not been there.
                 Err(mut refused) => match refused.take_message() {
                     Some(unsent) if is_kept => request = unsent,
-                    _ => return Err(refused.into_error().into()),
+                    _ => return Err(connection.cause(refused.into_error()).await.into()),
                 },
             }
         }

@@ -15,6 +15,9 @@ use tokio::time::timeout;
 use crate::config::{Url, UrlError};
 use crate::socket;
 
+/// For a connection that takes no more requests to end, which takes a moment where it is to be closed in order.
+const CAUSE_LIMIT: Duration = Duration::from_secs(1);
+
 /// What is under HTTP.
 pub(crate) type Socket = tls::Stream;
 
@@ -154,31 +157,64 @@ impl Dialler {
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) sender: http1::SendRequest<Body>,
-    /// Drives the connection until this is dropped.
-    driver: JoinHandle<()>,
+    /// Drives the connection until this is dropped. `None` when it was asked how that ended.
+    driver: Option<JoinHandle<Result<(), hyper::Error>>>,
+}
+
+/// How a request failed.
+#[derive(Debug)]
+pub(crate) enum Broken {
+    /// For this reason.
+    Error(hyper::Error),
+    /// The other side had closed the connection.
+    Closed,
+}
+
+/// Whether an error of a request says only that the connection had ended, and not why.
+pub(crate) fn hides_cause(error: &hyper::Error) -> bool {
+    error.is_canceled() || error.is_closed()
 }
 
 impl Connection {
     /// Dials.
     pub(crate) async fn open(url: &Url, dialler: &Dialler) -> Result<Self, DialError> {
         let (sender, driver) = dialler.connect(url).await?;
-        let driver = tokio::spawn(async move {
-            // The request that fails reports it.
-            let _ = driver.await;
-        });
-        Ok(Self { sender, driver })
+        Ok(Self { sender, driver: Some(tokio::spawn(driver)) })
+    }
+
+    /// Why a request failed: a connection that ended beforehand tells its own end only to who drives it.
+    pub(crate) async fn cause(&mut self, told: hyper::Error) -> Broken {
+        if !hides_cause(&told) {
+            return Broken::Error(told);
+        }
+        let Some(driver) = self.driver.take() else { return Broken::Error(told) };
+        let stopping = driver.abort_handle();
+        match timeout(CAUSE_LIMIT, driver).await {
+            // Before its first answer, a connection that is closed has failed to bring it.
+            Ok(Ok(Err(cause))) if cause.is_incomplete_message() => Broken::Closed,
+            Ok(Ok(Ok(()))) => Broken::Closed,
+            Ok(Ok(Err(cause))) => Broken::Error(cause),
+            Ok(Err(_)) => Broken::Error(told),
+            Err(_) => {
+                stopping.abort();
+                Broken::Error(told)
+            }
+        }
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.driver.abort();
+        if let Some(driver) = &self.driver {
+            driver.abort();
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::peer::client::CallError;
 
     #[tokio::test]
     async fn connections_come_from_the_address_that_is_asked_for() {
@@ -195,5 +231,30 @@ mod tests {
         let dialler = Dialler::new(Duration::from_secs(10), None)
             .coming_from(Some(std::net::Ipv6Addr::LOCALHOST.into()));
         assert!(matches!(dialler.dial(&url).await, Err(DialError::Connect { .. })));
+    }
+    #[tokio::test]
+    async fn a_request_tells_why_its_connection_had_ended() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = Url::parse(&format!("http://{}", listener.local_addr().unwrap())).unwrap();
+        let dialler = Dialler::new(Duration::from_secs(10), None);
+        for (resets, expected) in [(true, "Connection reset by peer"), (false, "EOF")] {
+            let (opened, accepted) =
+                tokio::join!(Connection::open(&url, &dialler), listener.accept());
+            let accepted = accepted.unwrap().0;
+            if resets {
+                accepted.set_zero_linger().unwrap();
+            }
+            drop(accepted);
+            let mut connection = opened.unwrap();
+            let told = loop {
+                match connection.sender.ready().await {
+                    Ok(()) => tokio::task::yield_now().await,
+                    Err(told) => break told,
+                }
+            };
+            assert!(hides_cause(&told), "{told:?}");
+            let cause = CallError::from(connection.cause(told).await).to_string();
+            assert!(cause.starts_with(expected), "{cause}");
+        }
     }
 }

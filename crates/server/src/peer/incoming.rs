@@ -14,7 +14,7 @@ use raft::NodeId;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::codec::{Decoder, StreamError, StreamKind};
-use super::dial::{DialError, Driver};
+use super::dial::{DialError, Driver, hides_cause};
 use super::headers::RAFT_TO;
 use super::status::{Seldom, Status};
 use super::urls::Urls;
@@ -141,6 +141,9 @@ impl StreamReader {
             std::future::poll_fn(|context| {
                 let driven = Pin::new(&mut driver).poll(context);
                 match (answer.as_mut().poll(context), driven) {
+                    (Poll::Ready(Err(told)), Poll::Ready(Err(cause))) if hides_cause(&told) => {
+                        Poll::Ready(Err(cause.into()))
+                    }
                     (Poll::Ready(answer), _) => Poll::Ready(answer.map_err(AskError::from)),
                     (Poll::Pending, Poll::Ready(Err(error))) => Poll::Ready(Err(error.into())),
                     (Poll::Pending, Poll::Ready(Ok(())) | Poll::Pending) => Poll::Pending,

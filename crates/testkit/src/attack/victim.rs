@@ -47,6 +47,8 @@ pub(crate) struct Extras {
     pub(crate) flags: Vec<String>,
     /// Variables of its environment.
     pub(crate) environment: Vec<(String, String)>,
+    /// What stands before the address in the advertised URLs: nothing, or a user and a password with their `@`.
+    pub(crate) user_info: String,
 }
 
 /// The member.
@@ -71,15 +73,16 @@ impl Victim {
             let ports = free_ports()?;
             let data_dir = folder.join(format!("data{attempt}"));
             let [plain, tls, peer, peer_tls] = ports.map(|port| format!("127.0.0.1:{port}"));
+            let user_info = &extras.user_info;
             let mut command = bound_command(&programs.etcd);
             command
                 .args(["--name=m1", "--auto-tls", "--peer-auto-tls"])
                 .arg(format!("--data-dir={}", data_dir.display()))
                 .arg(format!("--listen-client-urls=http://{plain},https://{tls}"))
-                .arg(format!("--advertise-client-urls=http://{plain}"))
+                .arg(format!("--advertise-client-urls=http://{user_info}{plain}"))
                 .arg(format!("--listen-peer-urls=http://{peer},https://{peer_tls}"))
-                .arg(format!("--initial-advertise-peer-urls=http://{peer}"))
-                .arg(format!("--initial-cluster=m1=http://{peer}"))
+                .arg(format!("--initial-advertise-peer-urls=http://{user_info}{peer}"))
+                .arg(format!("--initial-cluster=m1=http://{user_info}{peer}"))
                 .args(&extras.flags)
                 .envs(extras.environment.iter().map(|(name, value)| (name, value)));
             let log = log_path(&data_dir);

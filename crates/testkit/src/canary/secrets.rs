@@ -21,6 +21,8 @@ pub(super) enum Kind {
     Key,
     /// In the data directory.
     Value,
+    /// Of the URLs by which others reach the member: in the data directory, and where members are listed.
+    Url,
 }
 
 /// The secrets of one run.
@@ -33,6 +35,8 @@ pub(super) struct Secrets {
     pub(super) bad_token: String,
     pub(super) discovery: String,
     pub(super) environment: String,
+    /// In the advertised URLs.
+    pub(super) url: String,
     /// What tokens are signed with.
     pub(super) signing: String,
     pub(super) key: String,
@@ -59,6 +63,7 @@ impl Secrets {
             bad_token: next(),
             discovery: next(),
             environment: next(),
+            url: next(),
             signing: next(),
             key: next(),
             value: next(),
@@ -110,6 +115,7 @@ impl Secrets {
             (Kind::Token, &self.signing),
             (Kind::Key, &self.key),
             (Kind::Value, &self.value),
+            (Kind::Url, &self.url),
             // It was never stored, but it is no less a value.
             (Kind::Password, &self.refused_value),
         ];

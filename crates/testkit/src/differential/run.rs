@@ -109,7 +109,8 @@ pub async fn run(config: &Config) -> Result<Report> {
         // The price of a password is not what is compared.
         flags.push("--bcrypt-cost=4".to_owned());
     }
-    let mut pair = Pair::start(&programs, &folder, &flags)?;
+    let has_users = config.users.is_some();
+    let mut pair = Pair::start(&programs, &folder, &flags, has_users)?;
     let mut sides = [Side::new(config), Side::new(config)];
     for phase in 0..config.phases {
         let target = config.operations * (phase + 1) / config.phases;
@@ -136,7 +137,7 @@ pub async fn run(config: &Config) -> Result<Report> {
         if config.is_swapping {
             programs.swap(0, 1);
         }
-        pair = Pair::start(&programs, &folder, &flags)
+        pair = Pair::start(&programs, &folder, &flags, has_users)
             .with_context(|| format!("restart after phase {phase} (kill: {is_kill})"))?;
         let labels = [programs[0].label.clone(), programs[1].label.clone()];
         let after =
@@ -164,11 +165,19 @@ struct Pair {
 }
 
 impl Pair {
-    fn start(programs: &[Kind; 2], folder: &Path, flags: &[String]) -> Result<Self> {
+    fn start(
+        programs: &[Kind; 2],
+        folder: &Path,
+        flags: &[String],
+        has_users: bool,
+    ) -> Result<Self> {
         let options = |index: usize, name: &str| {
             let mut options = Options::new(&programs[index].etcd, &folder.join(name));
             options.flags = flags.iter().map(|flag| programs[index].flag(flag)).collect();
             options.flags.extend(programs[index].emulation_flag());
+            if has_users && programs[index].may_see_old_users() {
+                options.flags.push("--backend-batch-limit=1".to_owned());
+            }
             options
         };
         // Started together: each waits a second for its election.
@@ -229,7 +238,7 @@ impl Side {
 }
 
 /// A request and its answer, normalised.
-type Exchange = (Request, Result<Response, Refusal>);
+type Exchange = (Step, Result<Response, Refusal>);
 
 async fn run_phase(
     target: u64,
@@ -316,7 +325,7 @@ async fn drive(
                 tokio::spawn(async move { api.call(request).await })
             })
             .collect();
-        for (Step { request, .. }, call) in burst.into_iter().zip(calls) {
+        for (Step { who, request }, call) in burst.into_iter().zip(calls) {
             let mut reply = call.await.context("join a call")?;
             if let Err(refusal) = &reply
                 && (refusal.code == tonic::Code::Unavailable
@@ -327,7 +336,7 @@ async fn drive(
             side.learn(&request, &mut reply);
             side.sent += 1;
             let reply = normalise_reply(&request, reply, Tolerance::Contract);
-            if answers.send((request, reply)).await.is_err() {
+            if answers.send((Step { who, request }, reply)).await.is_err() {
                 // The comparison found a difference and went away.
                 return Ok(());
             }
@@ -403,7 +412,7 @@ async fn compare_answers(
     let mut recent = VecDeque::new();
     loop {
         let (a, b) = tokio::join!(left.recv(), right.recv());
-        let ((request, a), (other, b)) = match (a, b) {
+        let ((step, a), (other, b)) = match (a, b) {
             (Some(a), Some(b)) => (a, b),
             // A driver that ended early says why itself.
             (_, _) => return Ok(()),
@@ -411,25 +420,27 @@ async fn compare_answers(
         report.operations += 1;
         report.refusals += u64::from(a.is_err());
         let count = report.operations;
-        *report.outcomes.entry(format!("{} {}", kind(&request), outcome_class(&a))).or_default() +=
-            1;
-        if request != other || a != b {
+        *report
+            .outcomes
+            .entry(format!("{} {}", kind(&step.request), outcome_class(&a)))
+            .or_default() += 1;
+        if step != other || a != b {
             let mut text = format!("request {count} differs; the ones before it:\n");
             for line in &recent {
                 let _ = writeln!(text, "  {line}");
             }
-            let _ = writeln!(text, "request: {request:?}");
-            if request != other {
+            let _ = writeln!(text, "request: {step:?}");
+            if step != other {
                 let _ = writeln!(text, "{} was asked instead: {other:?}", labels[1]);
             }
             let _ = writeln!(text, "{}: {a:?}\n{}: {b:?}", labels[0], labels[1]);
             bail!(shorten(&text));
         }
-        if !request.is_read() {
+        if !step.request.is_read() {
             if recent.len() == CONTEXT {
                 recent.pop_front();
             }
-            recent.push_back(shorten(&format!("{count}: {request:?} -> {}", outcome(&a))));
+            recent.push_back(shorten(&format!("{count}: {step:?} -> {}", outcome(&a))));
         }
     }
 }

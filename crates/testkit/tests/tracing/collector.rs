@@ -1,6 +1,6 @@
 //! A collector of traces: takes what members send, refuses where it is told to, and shows it in a form that can be compared.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex};
 
@@ -16,6 +16,9 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status};
 
+/// What exports may be let in by.
+pub(crate) const KEY_HEADER: &str = "x-collector-key";
+
 /// How the next exports are answered; after the last one, all are taken.
 pub(crate) enum Answer {
     Refuse(tonic::Code),
@@ -28,6 +31,8 @@ struct Service {
     taken: Arc<Mutex<Vec<ResourceSpans>>>,
     answers: Arc<Mutex<VecDeque<Answer>>>,
     asked: Arc<tokio::sync::Notify>,
+    /// The values of [`KEY_HEADER`] that came.
+    keys: Arc<Mutex<BTreeSet<String>>>,
 }
 
 #[tonic::async_trait]
@@ -38,6 +43,9 @@ impl TraceService for Service {
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let answer = self.answers.lock().unwrap().pop_front();
         self.asked.notify_one();
+        if let Some(key) = request.metadata().get(KEY_HEADER) {
+            self.keys.lock().unwrap().insert(key.to_str().unwrap().to_owned());
+        }
         match answer {
             Some(Answer::Refuse(code)) => return Err(Status::new(code, "not now")),
             Some(Answer::Hang) => std::future::pending().await,
@@ -69,6 +77,11 @@ impl Collector {
     /// Waits for the next export that nobody has waited for.
     pub(crate) async fn asked(&self) {
         self.service.asked.notified().await;
+    }
+
+    /// The keys that exports came with.
+    pub(crate) fn keys(&self) -> BTreeSet<String> {
+        self.service.keys.lock().unwrap().clone()
     }
 
     /// All that was taken.

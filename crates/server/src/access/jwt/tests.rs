@@ -211,6 +211,26 @@ fn options_are_refused_for_etcd_s_reasons() {
 }
 
 #[test]
+fn eddsa_is_of_3_6_and_later() {
+    let keys = Keys::new();
+    let versions =
+        [(5, 30), (6, 0), (7, 1)].map(|(minor, patch)| machine::Version::v3(minor, patch));
+    for (method, key) in METHODS {
+        let tokens =
+            keys.tokens(&format!("jwt,sign-method={method},priv-key=@{key}-a.key")).unwrap();
+        let refused =
+            versions.map(|version| tokens.check_version(version).map_err(|e| e.to_string()));
+        let is_old = method == "EdDSA";
+        let expected = "unsupported signing method: *jwt.SigningMethodEd25519".to_owned();
+        assert_eq!(
+            refused,
+            [if is_old { Err(expected) } else { Ok(()) }, Ok(()), Ok(())],
+            "{method}"
+        );
+    }
+}
+
+#[test]
 fn times() {
     for (text, expected) in [
         ("10m", Some(600_000)),

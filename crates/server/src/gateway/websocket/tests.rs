@@ -67,6 +67,21 @@ where
     }
 }
 
+#[test]
+fn a_line_of_many_pieces_is_searched_once() {
+    let mut lines = Lines::default();
+    let mut found = Vec::new();
+    for piece in ["ab", "c", "\n\nd", "ef", "g\nh\ni", "", "j"] {
+        lines.begun.extend_from_slice(piece.as_bytes());
+        while let Some(line) = lines.next() {
+            found.push(String::from_utf8(line.to_vec()).unwrap());
+        }
+        assert_eq!(lines.searched, lines.begun.len(), "after {piece:?}");
+    }
+    assert_eq!(found, ["abc", "", "defg", "h"]);
+    assert_eq!(&lines.begun[..], b"ij");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_watch_is_fed_and_ends_with_its_client() {
     let server = Served::start(|_| {}).await;
