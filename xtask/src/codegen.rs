@@ -67,6 +67,8 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Result<()> {
     stubs.extend(generate(|out| generate_services(out, health.clone()))?);
     // prost opens a file for every package, also for those that have nothing but messages of `proto`.
     stubs.retain(|_, text| text.windows(7).any(|window| window == b"pub mod"));
+    let kv = stubs.get_mut("etcdserverpb.rs").context("no services of etcd were generated")?;
+    *kv = with_nested_codec(std::str::from_utf8(kv)?)?.into_bytes();
     stubs.insert("api.binpb".to_owned(), api_descriptors(&proto_include)?);
     // Messages and stub in one: nobody else speaks to a collector.
     let traces = generate(|out| generate_services(out, traces))?;
@@ -116,6 +118,33 @@ fn generate_services(out: &Path, set: FileDescriptorSet) -> Result<()> {
         builder = builder.extern_path(format!(".{package}"), format!("::proto::{package}"));
     }
     builder.compile_fds(set).context("generate services")
+}
+
+/// The generated text with another codec for KV.Txn, in the client and in the server: tonic's generator has one for all methods.
+fn with_nested_codec(text: &str) -> Result<String> {
+    const COMMON: &str = "tonic_prost::ProstCodec::default()";
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut count = 0;
+    for at in 0..lines.len() {
+        let codec = match lines.get(at) {
+            // The client makes its codec before it says the path, the server behind it.
+            Some(line) if line.contains("from_static(\"/etcdserverpb.KV/Txn\")") => {
+                lines[..at].iter_mut().rev().find(|line| line.contains(COMMON))
+            }
+            Some(line) if line.contains("\"/etcdserverpb.KV/Txn\" =>") => {
+                lines[at..].iter_mut().find(|line| line.contains(COMMON))
+            }
+            Some(_) | None => continue,
+        };
+        let codec = codec.context("no codec in the generated code of KV.Txn")?;
+        *codec = codec.replace(COMMON, "crate::nested::NestedCodec::default()");
+        count += 1;
+    }
+    if count != 2 {
+        bail!("KV.Txn is generated at {count} places instead of two");
+    }
+    lines.push(String::new());
+    Ok(lines.join("\n"))
 }
 
 /// The encoded descriptors of the public services, under etcd's names.

@@ -45,7 +45,7 @@ impl Snapshot {
 
     /// Reading what is compared, and all that the operations of both branches need, however deep.
     ///
-    /// Recursion is bounded by the decoder's depth.
+    /// Recursion is bounded by the decoder's depth ([`proto::nested::TXN_LEVELS_MAX`]).
     pub fn check_txn(
         &self,
         caller: Caller<'_>,

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{InternalRaftRequest, Request as V2Request};
+use proto::nested::Nested as _;
 use proto::raftpb;
 
 use crate::Fatal;
@@ -73,7 +74,7 @@ pub(crate) enum Decoded {
 /// A bare v2 request is told apart by failing as an [`InternalRaftRequest`]: its method stands where that has a
 /// message.
 pub(crate) fn decode_request(index: u64, bytes: Bytes) -> Result<Decoded, Fatal> {
-    let error = match InternalRaftRequest::decode(bytes.clone()) {
+    let error = match InternalRaftRequest::decode_nested(bytes.clone()) {
         Ok(InternalRaftRequest { request: Some(Op::V2(v2)), .. }) => return Ok(Decoded::V2(v2)),
         Ok(request) => return Ok(Decoded::Request(Box::new(request))),
         Err(error) => error,

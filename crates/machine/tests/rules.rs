@@ -16,19 +16,21 @@ use bytes::Bytes;
 use common::{Fixture, MEMBER, VERSION, request, try_open};
 use lease::LeaseId;
 use machine::{
-    Committed, ConfChangeContext, Effect, Fatal, Member, Options, Payload, PeerChange, Quota,
-    RequestError, Response, Version,
+    Answer, Committed, ConfChangeContext, Effect, Fatal, Member, Options, Payload, PeerChange,
+    Quota, RequestError, Response, Version,
 };
 use prost::Message;
 use proto::authpb::Permission;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{
-    AlarmMember, AlarmRequest, AlarmType, AuthRoleAddRequest, AuthRoleGrantPermissionRequest,
-    AuthUserAddRequest, AuthUserGrantRoleRequest, CompactionRequest, DeleteRangeRequest,
-    InternalRaftRequest, LeaseCheckpoint, LeaseCheckpointRequest, LeaseGrantRequest,
-    LeaseRevokeRequest, PutRequest, Request as V2Request, RequestHeader, RequestOp, TxnRequest,
-    alarm_request::AlarmAction, request_op,
+    AlarmMember, AlarmRequest, AlarmType, AuthEnableRequest, AuthRoleAddRequest,
+    AuthRoleGrantPermissionRequest, AuthUserAddRequest, AuthUserGrantRoleRequest,
+    CompactionRequest, DeleteRangeRequest, InternalRaftRequest, LeaseCheckpoint,
+    LeaseCheckpointRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest,
+    Request as V2Request, RequestHeader, RequestOp, TxnRequest, alarm_request::AlarmAction,
+    request_op, response_op,
 };
+use proto::nested::TXN_LEVELS_MAX;
 use proto::{membershippb, raftpb};
 
 fn put(key: &'static str, value: &'static str) -> Op {
@@ -365,8 +367,7 @@ fn conf_changes_reach_raft_peers_and_rows() {
     let expected = PeerChange::Add { id: 5, peer_urls: vec!["http://b:1".to_owned()] };
     assert!(matches!(&applied.effects[..], [Effect::ConfChange(change), Effect::Peer(peer)]
         if change.node_id == 5 && *peer == expected));
-    let Ok(machine::Answer { revision: 0, response: Response::Members(members) }) =
-        applied.outcome.unwrap()
+    let Ok(Answer { revision: 0, response: Response::Members(members) }) = applied.outcome.unwrap()
     else {
         panic!()
     };
@@ -558,6 +559,76 @@ fn other_v2_requests_stop_the_member() {
     let error =
         Fixture::new().try_apply(Payload::Raw(Bytes::from_static(b"\xff\xff"))).unwrap_err();
     assert!(error.to_string().starts_with("entry 1: not a request: "), "{error}");
+}
+
+/// A put below so many transactions.
+fn nested(levels: usize) -> Op {
+    let mut op = put("deep", "v");
+    for _ in 0..levels {
+        let inner = match op {
+            Op::Put(put) => request_op::Request::RequestPut(put),
+            Op::Txn(txn) => request_op::Request::RequestTxn(txn),
+            other => panic!("not in a transaction: {other:?}"),
+        };
+        op = txn(vec![inner]);
+    }
+    op
+}
+
+#[test]
+fn transactions_as_deep_as_etcd_takes_them_are_applied_from_the_log() {
+    let raw = |op| {
+        let Payload::Request(request) = request(op) else { panic!("not a request") };
+        Payload::Raw(Bytes::from(request.encode_to_vec()))
+    };
+    let mut fixture = Fixture::new();
+    let applied = fixture.apply(raw(nested(TXN_LEVELS_MAX)));
+    let Some(Ok(Answer { response: Response::Txn(mut answer), .. })) = applied.outcome else {
+        panic!("{:?}", applied.outcome)
+    };
+    for _ in 1..TXN_LEVELS_MAX {
+        assert!(answer.succeeded);
+        let Some(response_op::Response::ResponseTxn(inner)) = answer.responses.remove(0).response
+        else {
+            panic!("not a transaction's answer")
+        };
+        answer = inner;
+    }
+    assert!(fixture.rows(&[Bucket::Key]).contains("deep"));
+    // With rights to be checked on the way down.
+    fixture.ok(Op::AuthRoleAdd(AuthRoleAddRequest { name: "root".into() }));
+    fixture.ok(Op::AuthUserAdd(AuthUserAddRequest {
+        name: "root".into(),
+        ..AuthUserAddRequest::default()
+    }));
+    fixture.ok(Op::AuthUserGrantRole(AuthUserGrantRoleRequest {
+        user: "root".into(),
+        role: "root".into(),
+    }));
+    fixture.ok(Op::AuthEnable(AuthEnableRequest::default()));
+    let applied = fixture.apply(raw(nested(TXN_LEVELS_MAX)));
+    assert_eq!(applied.outcome, Some(Err(RequestError::Auth(auth::Error::UserEmpty))));
+
+    let error = fixture.try_apply(raw(nested(TXN_LEVELS_MAX + 1))).unwrap_err().to_string();
+    let expected = "not a request: more than 129 transactions are nested in one another";
+    assert!(error.ends_with(expected), "{error}");
+    // Deeper than any stack.
+    let mut hostile = Vec::new();
+    for _ in 0..100_000 {
+        for field in [4_u8, 2] {
+            let mut length = Vec::new();
+            prost::encoding::encode_varint(hostile.len() as u64, &mut length);
+            hostile.extend(length.into_iter().rev());
+            hostile.push(field << 3 | 2);
+        }
+    }
+    let mut length = Vec::new();
+    prost::encoding::encode_varint(hostile.len() as u64, &mut length);
+    hostile.extend(length.into_iter().rev());
+    hostile.push(6 << 3 | 2);
+    hostile.reverse();
+    let error = Fixture::new().try_apply(Payload::Raw(hostile.into())).unwrap_err().to_string();
+    assert_eq!(error, format!("entry 1: {expected}"));
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Checks that need no state: the server makes them before it reads or proposes anything.
 //!
 //! Order and quirks are etcd's (server/etcdserver/api/v3rpc/key.go, 3.5). The duplicate check in particular is not
-//! symmetric, and has a hole that clients may rely on; `duplicates` says which. Nesting is bounded twice: by the
-//! decoder of protobuf messages, and by the budget of operations, which shrinks by at least one a level.
+//! symmetric, and has a hole that clients may rely on; `duplicates` says which. Nesting is bounded twice: by the budget of
+//! operations, which shrinks by at least one a level, and by [`TXN_LEVELS_MAX`].
 
 use std::collections::BTreeSet;
 
@@ -11,14 +11,9 @@ use proto::etcdserverpb::{
     range_request::{SortOrder, SortTarget},
     request_op::Request,
 };
+use proto::nested::TXN_LEVELS_MAX;
 
 use crate::{KeyRange, Rules};
-
-/// Deepest nesting of transactions that is accepted.
-///
-/// The decoder of protobuf messages gives up at 100 messages deep, which is 33 to 50 transactions; requests built by
-/// hand (the gateway) get the same kind of answer instead of a deep stack. etcd has no such limit of its own.
-pub const MAX_NESTING: usize = 64;
 
 /// Why a request is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -93,7 +88,7 @@ pub fn delete_range(request: &DeleteRangeRequest) -> Result<(), CheckError> {
 /// The first thing wrong, in etcd's order: number of operations, keys of compares, each operation of both branches,
 /// then changes to one key twice.
 pub fn txn(request: &TxnRequest, max_ops: usize, rules: Rules) -> Result<(), CheckError> {
-    shape(request, max_ops, MAX_NESTING, rules)?;
+    shape(request, max_ops, TXN_LEVELS_MAX, rules)?;
     duplicates(&request.success)?;
     duplicates(&request.failure)?;
     Ok(())

@@ -6,7 +6,7 @@
 //!   answer: etcd up to 3.6 did not, and could diverge.
 //! - Then the operations run in order and cannot fail, except for damage on this member's disk, which is fatal.
 //!
-//! Nesting is bounded by the decoder and by [`check::MAX_NESTING`](crate::check::MAX_NESTING).
+//! Nesting is bounded by the decoder and by [`proto::nested::TXN_LEVELS_MAX`].
 
 use std::cell::Cell;
 

@@ -11,6 +11,8 @@
 //!   is set; both are the same bytes.
 //! - Field names are lower snake case throughout; `json_name` in the `.proto` files keeps etcd's spelling.
 
+mod fields;
+pub mod nested;
 mod secrets;
 
 /// Generates a module around one file of generated code.

@@ -4,10 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 
 use crate::etcdserverpb::internal_raft_request::Request as Op;
-use crate::etcdserverpb::{
-    InternalRaftRequest, Metadata, PutRequest, Request, RequestHeader, RequestOp, TxnRequest,
-    request_op,
-};
+use crate::etcdserverpb::{InternalRaftRequest, Metadata, PutRequest, Request, RequestHeader};
 use crate::{membershippb, mvccpb, raftpb, snappb, walpb};
 
 fn hex(bytes: &[u8]) -> String {
@@ -162,19 +159,4 @@ fn v2_zeros_are_written() {
         &Request::default(),
         "0800 1200 1a00 2200 2800 3200 3800 4800 5000 5800 6000 6800 7000 7800 800100",
     );
-}
-
-/// Nesting is bounded by the decoder, so hostile input cannot exhaust the stack.
-#[test]
-fn deep_nesting_is_refused() {
-    let nest = |depth: usize| {
-        let mut txn = TxnRequest::default();
-        for _ in 0..depth {
-            let op = RequestOp { request: Some(request_op::Request::RequestTxn(txn)) };
-            txn = TxnRequest { success: vec![op], ..Default::default() };
-        }
-        txn
-    };
-    assert!(TxnRequest::decode(nest(40).encode_to_vec().as_slice()).is_ok());
-    assert!(TxnRequest::decode(nest(1000).encode_to_vec().as_slice()).is_err());
 }

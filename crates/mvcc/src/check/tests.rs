@@ -140,7 +140,7 @@ fn a_delete_to_the_end_of_the_keys_is_not_seen() {
 #[test]
 fn nesting_is_bounded() {
     let mut request = TxnRequest::default();
-    for _ in 0..MAX_NESTING - 1 {
+    for _ in 0..TXN_LEVELS_MAX - 1 {
         request =
             TxnRequest { success: vec![op(Request::RequestTxn(request))], ..TxnRequest::default() };
     }

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use machine::{Effect, Machine, StorageMigration};
 use prost::Message as _;
 use proto::etcdserverpb::AlarmRequest;
+use proto::nested::Nested as _;
 use raft::LogIndex;
 use replica::Input;
 use tokio::sync::oneshot;
@@ -633,7 +634,7 @@ fn log_slow(
     let request = match &committed.payload {
         machine::Payload::Request(request) => told::proposal(request),
         machine::Payload::Raw(bytes) => {
-            match proto::etcdserverpb::InternalRaftRequest::decode(bytes.clone()) {
+            match proto::etcdserverpb::InternalRaftRequest::decode_nested(bytes.clone()) {
                 Ok(request) => told::proposal(&request),
                 Err(_) => String::new(),
             }

@@ -9,9 +9,9 @@ mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use prost::Message as _;
 use proto::etcdserverpb::InternalRaftRequest;
 use proto::etcdserverpb::internal_raft_request::Request;
+use proto::nested::Nested as _;
 use raft::{Entry, EntryKind, Message};
 
 use super::marks::Mark;
@@ -152,7 +152,7 @@ impl Witness {
             return Ok(None);
         }
         let index = entry.index.0;
-        let Ok(request) = InternalRaftRequest::decode(entry.data.clone()) else {
+        let Ok(request) = InternalRaftRequest::decode_nested(entry.data.clone()) else {
             return broken("entries can be read", format!("entry {index}"));
         };
         let name = request.header.as_ref().map_or(0, |header| header.id);
