@@ -7,7 +7,7 @@ use prost::Message;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{InternalRaftRequest, Request as V2Request};
 use proto::nested::Nested as _;
-use proto::raftpb;
+use proto::{raftpb, text};
 
 use crate::Fatal;
 
@@ -71,16 +71,35 @@ pub(crate) enum Decoded {
 
 /// Decodes a normal entry.
 ///
-/// A bare v2 request is told apart by failing as an [`InternalRaftRequest`]: its method stands where that has a
-/// message.
+/// A bare v2 request is told apart by failing as an [`InternalRaftRequest`], whose field for a message stands where that has its
+/// method, and by the method being one. Text that is not UTF-8, which etcd 3.5 and 3.6 admit, is read as [`text`] has it.
 pub(crate) fn decode_request(index: u64, bytes: Bytes) -> Result<Decoded, Fatal> {
     let error = match InternalRaftRequest::decode_nested(bytes.clone()) {
-        Ok(InternalRaftRequest { request: Some(Op::V2(v2)), .. }) => return Ok(Decoded::V2(v2)),
-        Ok(request) => return Ok(Decoded::Request(Box::new(request))),
+        Ok(request) => return Ok(decoded(request)),
         Err(error) => error,
     };
-    match V2Request::decode(bytes) {
-        Ok(request) => Ok(Decoded::V2(Box::new(request))),
-        Err(_) => Err(Fatal::Entry { index, what: format!("not a request: {error}") }),
+    if let Some(v2) = v2_request(&bytes) {
+        return Ok(Decoded::V2(Box::new(v2)));
     }
+    let mended = text::mend_request(&bytes).map(InternalRaftRequest::decode_nested);
+    let Some(Ok(request)) = mended else {
+        return Err(Fatal::Entry { index, what: format!("not a request: {error}") });
+    };
+    tracing::warn!(index, error = %error, "an entry has text that is not UTF-8, which is spelled out");
+    Ok(decoded(request))
+}
+
+fn decoded(request: InternalRaftRequest) -> Decoded {
+    match request {
+        InternalRaftRequest { request: Some(Op::V2(v2)), .. } => Decoded::V2(v2),
+        request => Decoded::Request(Box::new(request)),
+    }
+}
+
+/// A request of the v2 API; nearly any bytes decode as one, so it must have a method.
+fn v2_request(bytes: &Bytes) -> Option<V2Request> {
+    let mended = || V2Request::decode(text::mend_v2_request(bytes)?).ok();
+    let request = V2Request::decode(bytes.clone()).ok().or_else(mended)?;
+    let is_method = matches!(&*request.method, "PUT" | "POST" | "DELETE" | "GET" | "QGET" | "SYNC");
+    is_method.then_some(request)
 }

@@ -631,6 +631,81 @@ fn transactions_as_deep_as_etcd_takes_them_are_applied_from_the_log() {
     assert_eq!(error, format!("entry 1: {expected}"));
 }
 
+/// An entry as etcd 3.5 and 3.6 write it, whose names are any bytes: the field of the request, and those of what is in it.
+fn entry_with_names(number: u32, names: &[&[u8]]) -> Payload {
+    use prost::encoding::{bytes, message};
+    let mut op = Vec::new();
+    for (number, name) in (1..).zip(names) {
+        bytes::encode(number, &name.to_vec(), &mut op);
+    }
+    let mut entry = Vec::new();
+    message::encode(100, &RequestHeader { id: 9, ..RequestHeader::default() }, &mut entry);
+    bytes::encode(number, &op, &mut entry);
+    Payload::Raw(entry.into())
+}
+
+#[test]
+fn names_that_are_not_utf8_are_those_of_other_users_and_roles() {
+    const USER_ADD: u32 = 1100;
+    const USER_GRANT: u32 = 1104;
+    const ROLE_ADD: u32 = 1200;
+    const ROLE_DELETE: u32 = 1201;
+    let revision =
+        |fixture: &mut Fixture| rows::revision(&fixture.machine.writer().view()).unwrap();
+    let mut fixture = with_version(Version::v3(6, 14));
+    let before = revision(&mut fixture);
+    // Two roles for etcd, and two for us.
+    for (number, names) in [
+        (ROLE_ADD, &[&b"\xff\xfe"[..]][..]),
+        (ROLE_ADD, &[b"\xff\xfd"]),
+        (USER_ADD, &[b"u\xff"]),
+        (USER_GRANT, &[b"u\xff", b"\xff\xfe"]),
+    ] {
+        let applied = fixture.apply(entry_with_names(number, names));
+        assert!(matches!(applied.outcome, Some(Ok(_))), "{number}: {:?}", applied.outcome);
+        assert_eq!(applied.request_id, 9);
+    }
+    assert_eq!(revision(&mut fixture), before + 4);
+    let applied = fixture.apply(entry_with_names(ROLE_ADD, &[b"\xff\xfe"]));
+    assert_eq!(applied.outcome, Some(Err(RequestError::Auth(auth::Error::RoleAlreadyExist))));
+    let shown = fixture.rows(&[Bucket::AuthRoles]);
+    assert_eq!(shown.lines().count(), 2, "{shown}");
+
+    // What etcd's own directory has: rows under the bytes.
+    let writer = fixture.machine.writer();
+    for name in [&b"\xff\xfe"[..], b"\xff\xfd"] {
+        writer.delete(Bucket::AuthRoles, Bytes::from(proto::text::spelled(name).into_owned()));
+        let role = proto::authpb::Role { name: Bytes::copy_from_slice(name), ..Default::default() };
+        writer.put(Bucket::AuthRoles, role.name.clone(), role.encode_to_vec().into());
+    }
+    let mut user = vec![0x0a, 2];
+    user.extend_from_slice(b"u\xff\x1a\x02\xff\xfe");
+    writer.delete(Bucket::AuthUsers, Bytes::from(proto::text::spelled(b"u\xff").into_owned()));
+    writer.put(Bucket::AuthUsers, Bytes::from_static(b"u\xff"), user.into());
+    writer.publish();
+    fixture.commit();
+    let index = fixture.index;
+    let mut fixture = fixture.restart();
+    // Before the rows there is nothing to do for these.
+    while fixture.index < index {
+        fixture.apply(Payload::Empty);
+    }
+    let applied = fixture.apply(entry_with_names(ROLE_DELETE, &[b"\xff\xfe"]));
+    assert!(matches!(applied.outcome, Some(Ok(_))), "{:?}", applied.outcome);
+    assert_eq!(revision(&mut fixture), before + 5);
+    let shown = fixture.rows(&[Bucket::AuthRoles, Bucket::AuthUsers]);
+    assert_eq!(shown.lines().count(), 2, "the other role, and the user: {shown}");
+    assert!(!shown.contains("fe"), "{shown}");
+}
+
+#[test]
+fn what_is_no_request_is_not_called_one_of_v2() {
+    // Decodes as a v2 request, without a method.
+    let error =
+        Fixture::new().try_apply(Payload::Raw(Bytes::from_static(b"\x1a\x01/"))).unwrap_err();
+    assert!(error.to_string().starts_with("entry 1: not a request: "), "{error}");
+}
+
 #[test]
 fn a_cluster_that_is_ahead_stops_the_member() {
     let set = |ver: &str| {

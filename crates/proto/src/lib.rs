@@ -14,6 +14,7 @@
 mod fields;
 pub mod nested;
 mod secrets;
+pub mod text;
 
 /// Generates a module around one file of generated code.
 macro_rules! package {

@@ -1,8 +1,14 @@
 //! Buckets `auth`, `authUsers`, `authRoles`.
+//!
+//! Names that are not UTF-8, which etcd 3.5 and 3.6 write, are read as [`proto::text`] has them. A row that is written under such a
+//! name takes the place of etcd's.
+
+use std::borrow::Cow;
 
 use bytes::{BufMut, Bytes};
 use prost::Message;
 use proto::authpb::{Role, User};
+use proto::text;
 
 use super::Bucket;
 use crate::{Error, View, Writer};
@@ -41,27 +47,35 @@ pub fn put_revision(writer: &mut Writer, revision: u64) {
 
 /// Every user by name.
 pub fn users(view: &View) -> Result<Vec<User>, Error> {
-    rows(view, Bucket::AuthUsers, |user: &User| &user.name)
+    rows(view, Bucket::AuthUsers, |user: &mut User| &mut user.name, text::mend_user)
 }
 
 /// Every role by name.
 pub fn roles(view: &View) -> Result<Vec<Role>, Error> {
-    rows(view, Bucket::AuthRoles, |role: &Role| &role.name)
+    // Nothing in a role is text.
+    rows(view, Bucket::AuthRoles, |role: &mut Role| &mut role.name, |_| None)
 }
 
 fn rows<T: Message + Default>(
     view: &View,
     bucket: Bucket,
-    name: fn(&T) -> &Bytes,
+    name: fn(&mut T) -> &mut Bytes,
+    mend: fn(&Bytes) -> Option<Bytes>,
 ) -> Result<Vec<T>, Error> {
     let mut found = Vec::new();
     for row in view.scan(bucket, &[], None)? {
         let (key, value) = row?;
-        let message = T::decode(value.to_bytes()).map_err(|error| {
+        let value = value.to_bytes();
+        let mended = |error| mend(&value).ok_or(error).and_then(T::decode);
+        let mut message = T::decode(value.clone()).or_else(mended).map_err(|error| {
             view.corrupt(bucket, &key, format!("not a row of this bucket: {error}"))
         })?;
-        if *name(&message) != *key {
+        let name = name(&mut message);
+        if *name != *key {
             return Err(view.corrupt(bucket, &key, "the row has another name".into()));
+        }
+        if let Cow::Owned(text) = text::spelled(&key) {
+            *name = text.into();
         }
         found.push(message);
     }
@@ -77,20 +91,31 @@ pub fn put_user(writer: &mut Writer, user: &User) {
         // Field 4, length 0.
         bytes.put_slice(&[0x22, 0x00]);
     }
+    delete_etcds(writer, Bucket::AuthUsers, &user.name);
     writer.put(Bucket::AuthUsers, user.name.clone(), Bytes::from(bytes));
 }
 
 /// Deletes a user.
 pub fn delete_user(writer: &mut Writer, name: &Bytes) {
+    delete_etcds(writer, Bucket::AuthUsers, name);
     writer.delete(Bucket::AuthUsers, name.clone());
 }
 
 /// Adds or replaces a role.
 pub fn put_role(writer: &mut Writer, role: &Role) {
+    delete_etcds(writer, Bucket::AuthRoles, &role.name);
     writer.put(Bucket::AuthRoles, role.name.clone(), Bytes::from(role.encode_to_vec()));
 }
 
 /// Deletes a role.
 pub fn delete_role(writer: &mut Writer, name: &Bytes) {
+    delete_etcds(writer, Bucket::AuthRoles, name);
     writer.delete(Bucket::AuthRoles, name.clone());
+}
+
+/// Deletes the row that etcd has under the bytes of a name.
+fn delete_etcds(writer: &mut Writer, bucket: Bucket, name: &Bytes) {
+    if let Some(bytes) = text::unspelled(name) {
+        writer.delete(bucket, bytes);
+    }
 }

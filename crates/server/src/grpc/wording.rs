@@ -79,6 +79,9 @@ pub(crate) fn of_stream(status: Status) -> Status {
     reworded(&status).unwrap_or(status)
 }
 
+/// The end of what prost says of a text.
+const NOT_UTF8: &str = "invalid string value: data is not UTF-8 encoded";
+
 /// What grpc-go says instead, if it says something else.
 fn reworded(status: &Status) -> Option<Status> {
     match status.code() {
@@ -90,6 +93,10 @@ fn reworded(status: &Status) -> Option<Status> {
             let text = format!("grpc: received message larger than max ({found} vs. {limit})");
             Some(Status::resource_exhausted(text))
         }
+        // As etcd 3.7 says it. Older ones take such text, and all members keep it; here no version does.
+        Code::Internal if status.message().ends_with(NOT_UTF8) => Some(Status::internal(
+            "grpc: error unmarshalling request: string field contains invalid UTF-8",
+        )),
         Code::Internal if status.message().starts_with("failed to decode Protobuf message") => {
             Some(Status::internal(format!(
                 "grpc: error unmarshalling request: {}",
@@ -165,6 +172,19 @@ mod tests {
                 .unwrap_err();
         let status = of_stream(Status::internal(error.to_string()));
         assert!(status.message().starts_with("grpc: error unmarshalling request: "), "{status:?}");
+    }
+
+    #[test]
+    fn text_that_is_not_utf8() {
+        let error = <proto::etcdserverpb::AuthRoleAddRequest as prost::Message>::decode(
+            &b"\x0a\x02\xff\xfe"[..],
+        )
+        .unwrap_err();
+        check(
+            &of_stream(Status::internal(error.to_string())),
+            Code::Internal,
+            "grpc: error unmarshalling request: string field contains invalid UTF-8",
+        );
     }
 
     #[test]
