@@ -56,13 +56,22 @@ impl Lookup<'_> {
             .ok_or_else(|| unreadable(name))
     }
 
+    fn nanoseconds(&self, name: &str) -> Result<i64, String> {
+        go::nanoseconds(&self.text(name)).map_err(|_| unreadable(name))
+    }
+
+    /// A duration; a negative one is over at once, as etcd's timers have it.
     pub(super) fn duration(&self, name: &str) -> Result<Duration, String> {
-        go::duration(&self.text(name)).ok_or_else(|| unreadable(name))
+        let nanos = self.nanoseconds(name)?;
+        Ok(u64::try_from(nanos).map_or(Duration::ZERO, Duration::from_nanos))
     }
 
     /// A duration in which zero stands for another default.
     fn duration_or(&self, name: &str, default: Duration) -> Result<Duration, String> {
-        Ok(Some(self.duration(name)?).filter(|d| !d.is_zero()).unwrap_or(default))
+        match self.nanoseconds(name)? {
+            0 => Ok(default),
+            _ => self.duration(name),
+        }
     }
 
     /// A list with commas, without its empty items.
@@ -151,6 +160,8 @@ pub(super) fn build(
     let mode = get.text("auto-compaction-mode");
     match mode.as_str() {
         "periodic" | "revision" => {}
+        // 3.5 asks for one only where there is something to keep.
+        "" if emulated_version.is_none_or(|version| version.minor < 6) => {}
         "" => return Err("undefined auto-compaction-mode".to_owned()),
         other => return Err(format!("unknown auto-compaction-mode {other:?}")),
     }
@@ -409,7 +420,7 @@ fn asks_for_nothing(kind: Kind, given: &super::parse::Given, default: &str) -> b
     match kind {
         Kind::Bool => go::boolean(&given.value) == go::boolean(default),
         Kind::Unsigned(_) | Kind::Signed => go::integer(&given.value) == go::integer(default),
-        Kind::Duration => go::duration(&given.value) == go::duration(default),
+        Kind::Duration => go::nanoseconds(&given.value) == go::nanoseconds(default),
         Kind::Text | Kind::Urls | Kind::List | Kind::OneOf(_) => false,
     }
 }
@@ -461,38 +472,24 @@ fn check_intervals(heartbeat_ms: u64, election_ms: u64) -> Result<(), String> {
     Ok(())
 }
 
-/// What the two auto-compaction flags mean together.
+/// What the two auto-compaction flags mean together. Less than nothing is nothing: where etcd would turn without a pause.
 fn auto_compaction(mode: &str, retention: &str) -> Result<AutoCompaction, String> {
-    let unreadable = || {
-        format!(
-            "error parsing CompactionRetention: {retention:?} is neither a number nor a duration"
-        )
+    let unreadable = |why: String| format!("error parsing CompactionRetention: {why}");
+    // A bare number counts revisions or hours. A duration is one whatever the mode, which etcd counts as revisions.
+    let (count, unit) = match go::decimal(retention) {
+        None if retention.is_empty() => (0, 1),
+        Some(count) if count >= 0 => (count, 3_600_000_000_000),
+        Some(_) | None => (go::nanoseconds(retention).map_err(unreadable)?, 1),
     };
     match mode {
+        _ if count <= 0 => Ok(AutoCompaction::Off),
         "periodic" => {
-            let period = match go::integer(retention) {
-                Some(hours) => {
-                    let hours = u64::try_from(hours).map_err(|_| unreadable())?;
-                    Duration::from_secs(hours.checked_mul(3600).ok_or_else(unreadable)?)
-                }
-                None => go::duration(retention).ok_or_else(unreadable)?,
-            };
-            Ok(if period.is_zero() {
-                AutoCompaction::Off
-            } else {
-                AutoCompaction::Periodic(period)
-            })
+            let nanos = u64::try_from(count).ok().and_then(|count| count.checked_mul(unit));
+            let nanos = nanos.filter(|nanos| i64::try_from(*nanos).is_ok());
+            let too_long = || unreadable(format!("{retention:?} is too long"));
+            Ok(AutoCompaction::Periodic(Duration::from_nanos(nanos.ok_or_else(too_long)?)))
         }
-        "revision" => {
-            let revisions = go::integer(retention)
-                .and_then(|n| i64::try_from(n).ok())
-                .ok_or_else(unreadable)?;
-            Ok(if revisions <= 0 {
-                AutoCompaction::Off
-            } else {
-                AutoCompaction::Revision(revisions)
-            })
-        }
-        other => Err(format!("unknown auto-compaction-mode {other:?}")),
+        "revision" => Ok(AutoCompaction::Revision(count)),
+        other => Err(format!("unsupported compaction mode {other}")),
     }
 }

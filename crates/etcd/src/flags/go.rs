@@ -37,21 +37,38 @@ pub(crate) fn integer(text: &str) -> Option<i128> {
     Some(if negative { -magnitude } else { magnitude })
 }
 
-/// A duration such as `1h2m3.5s` or `100ms`; a bare number is a duration only when it is zero. Negative ones are given back
-/// as `None`, since no flag of etcd takes one.
+/// A decimal number, as Go's `strconv.Atoi` takes it: no base, no underscores.
+pub(super) fn decimal(text: &str) -> Option<i64> {
+    text.parse().ok()
+}
+
+/// A duration that is not negative, such as `1h2m3.5s` or `100ms`; a bare number is a duration only when it is zero.
 pub(crate) fn duration(text: &str) -> Option<Duration> {
-    let text = text.strip_prefix('+').unwrap_or(text);
-    if text == "0" {
-        return Some(Duration::ZERO);
+    let nanos = nanoseconds(text).ok()?;
+    u64::try_from(nanos).ok().map(Duration::from_nanos)
+}
+
+/// A duration with its sign, in nanoseconds.
+///
+/// # Errors
+/// Go's texts.
+pub(crate) fn nanoseconds(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let (is_negative, mut rest) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text.strip_prefix('+').unwrap_or(text)),
+    };
+    if rest == "0" {
+        return Ok(0);
     }
-    if text.is_empty() {
-        return None;
+    if rest.is_empty() {
+        return Err(invalid());
     }
-    let mut rest = text;
     let mut nanos: f64 = 0.0;
     while !rest.is_empty() {
         let number_len = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
         let (number, tail) = rest.split_at(number_len);
+        let number = number.parse::<f64>().map_err(|_| invalid())?;
         let unit_len = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, next) = tail.split_at(unit_len);
         let scale = match unit {
@@ -61,13 +78,18 @@ pub(crate) fn duration(text: &str) -> Option<Duration> {
             "s" => 1e9,
             "m" => 60e9,
             "h" => 3600e9,
-            _ => return None,
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
         };
-        nanos += number.parse::<f64>().ok()? * scale;
+        nanos += number * scale;
         rest = next;
     }
     // Go's durations are an int64 of nanoseconds.
-    (nanos <= 9.223e18).then(|| Duration::from_secs_f64(nanos / 1e9))
+    if nanos > 9.223e18 {
+        return Err(invalid());
+    }
+    let nanos = i64::try_from(Duration::from_secs_f64(nanos / 1e9).as_nanos()).map_err(|_| invalid())?;
+    Ok(if is_negative { -nanos } else { nanos })
 }
 
 /// A system's error as Go writes it.
@@ -109,6 +131,16 @@ mod tests {
         }
         for text in ["", "10", "5x", "s", "-1s", "1h2"] {
             assert_eq!(duration(text), None, "{text}");
+        }
+        assert_eq!(nanoseconds("-1.5s"), Ok(-1_500_000_000));
+        for (text, why) in [
+            ("abc", "time: invalid duration \"abc\""),
+            ("-1", "time: missing unit in duration \"-1\""),
+            ("1d", "time: unknown unit \"d\" in duration \"1d\""),
+            ("0x10", "time: unknown unit \"x\" in duration \"0x10\""),
+            ("99999999999h", "time: invalid duration \"99999999999h\""),
+        ] {
+            assert_eq!(nanoseconds(text).unwrap_err(), why);
         }
     }
 }

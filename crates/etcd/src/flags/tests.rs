@@ -444,7 +444,7 @@ fn a_file_that_cannot_be_served_is_told_in_etcds_words() {
             "unexpected error setting up listen-client-urls: URL scheme must be http, https, unix, or unixs: bad",
         ),
         ("initial-cluster-state: maybe", "unexpected clusterState \"maybe\""),
-        ("auto-compaction-mode: ''", "undefined auto-compaction-mode"),
+        ("auto-compaction-mode: 'x'", "unknown auto-compaction-mode \"x\""),
         ("heartbeat-interval: 0", "--heartbeat-interval must be >0 (set to 0ms)"),
         (
             "discovery-config: {token: t}",
@@ -528,23 +528,36 @@ fn retention_means_hours_a_duration_or_revisions() {
         (&["--auto-compaction-retention=30m"], Periodic(Duration::from_secs(1800))),
         (&["--auto-compaction-mode=revision", "--auto-compaction-retention=1000"], Revision(1000)),
         (&["--auto-compaction-mode=revision"], Off),
+        // As etcd reads it, in nanoseconds.
+        (&["--auto-compaction-mode=revision", "--auto-compaction-retention=1us"], Revision(1000)),
+        (&["--auto-compaction-retention="], Off),
+        (&["--auto-compaction-mode="], Off),
         (&[], Off),
     ] {
         assert_eq!(run(args).unwrap().config.auto_compaction, want, "{args:?}");
+    }
+    assert_eq!(file("auto-compaction-retention: ''").unwrap().config.auto_compaction, Off);
+    for (args, want) in [
+        (
+            &["--auto-compaction-retention=0x10"][..],
+            "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"0x10\"",
+        ),
+        (&["--auto-compaction-mode=", "--auto-compaction-retention=1"], "unsupported compaction mode "),
+        (&["--auto-compaction-mode=", "--emulated-version=3.6"], "undefined auto-compaction-mode"),
+    ] {
+        assert_eq!(refused(args), want, "{args:?}");
     }
 }
 
 /// GHSA-pm3m-32r3-7mfh (TOB-011): a compaction in the future made etcd turn for ever.
 #[test]
 fn ghsa_pm3m_32r3_7mfh_negative_retention_compacts_nothing() {
-    let off = run(&["--auto-compaction-mode=revision", "--auto-compaction-retention=-1"]).unwrap();
-    assert_eq!(off.config.auto_compaction, server::config::AutoCompaction::Off);
-    for args in [
-        &["--auto-compaction-retention=-1"][..],
-        &["--auto-compaction-retention=-1h"],
-        &["--auto-compaction-mode=revision", "--auto-compaction-retention=99999999999999999999"],
-    ] {
-        let why = refused(args);
-        assert!(why.contains("CompactionRetention"), "{args:?}: {why}");
+    for mode in ["--auto-compaction-mode=revision", "--auto-compaction-mode=periodic"] {
+        let off = run(&[mode, "--auto-compaction-retention=-5m"]).unwrap();
+        assert_eq!(off.config.auto_compaction, server::config::AutoCompaction::Off);
+        for retention in ["-1", "99999999999999999999"] {
+            let why = refused(&[mode, &format!("--auto-compaction-retention={retention}")]);
+            assert!(why.contains("CompactionRetention"), "{retention}: {why}");
+        }
     }
 }
