@@ -11,9 +11,11 @@ use server::config::{
 use super::gates::Gates;
 use super::parse::{Source, Values};
 use super::table::{Kind, Service, find};
-use super::{Notice, discovery, go, security};
+use super::{Notice, advertised_host, discovery, go, security};
 use crate::discovery::{Discovery, KeysService};
 
+/// The name of a member that has none.
+const DEFAULT_NAME: &str = "default";
 /// etcd refuses a longer election timeout.
 const ELECTION_TIMEOUT_MAX_MS: u64 = 50_000;
 /// Above this etcd warns.
@@ -121,8 +123,12 @@ pub(super) fn build(
     let listen_client_urls = get.urls("listen-client-urls")?;
     let listen_client_http_urls = get.urls("listen-client-http-urls")?;
     let listen_metrics_urls = get.urls("listen-metrics-urls")?;
-    let initial_advertise_peer_urls = get.urls("initial-advertise-peer-urls")?;
-    let advertise_client_urls = get.urls("advertise-client-urls")?;
+    let advertised = |name: &str, listened: &[Url]| -> Result<Vec<Url>, String> {
+        let urls = get.urls(name)?;
+        Ok(advertised_host::instead_of_default(&urls, find(name), listened).unwrap_or(urls))
+    };
+    let initial_advertise_peer_urls = advertised("initial-advertise-peer-urls", &listen_peer_urls)?;
+    let advertise_client_urls = advertised("advertise-client-urls", &listen_client_urls)?;
     let listened = || {
         listen_peer_urls
             .iter()
@@ -172,7 +178,7 @@ pub(super) fn build(
             .map_or("compact-hash-check-time", |given| given.as_name.as_str());
         return Err(format!("--{name} must be >0 (set to 0s)"));
     }
-    if name == "default" {
+    if name == DEFAULT_NAME {
         notices.push(Notice::DefaultName);
     }
 
@@ -184,11 +190,10 @@ pub(super) fn build(
         )));
     }
 
-    let initial_cluster = if get.is_given("initial-cluster") && discovery.is_none() {
-        parse_initial_cluster(&get.text("initial-cluster"))?
-    } else {
-        // Untouched, it means this member alone, under its own name and URLs.
-        vec![(name.clone(), initial_advertise_peer_urls.clone())]
+    let initial_cluster = match discovery {
+        None => initial_cluster(&get, &name, &initial_advertise_peer_urls)?,
+        // Found later.
+        Some(_) => vec![(name.clone(), initial_advertise_peer_urls.clone())],
     };
 
     let security = security::build(&get, notices)?;
@@ -321,6 +326,24 @@ pub(super) fn build(
         ));
     }
     Ok((config, discovery))
+}
+
+/// Who founds the cluster. With a name of its own a member that is told nothing is alone, whatever it advertises; a nameless one
+/// is believed to be untouched, as in etcd.
+fn initial_cluster(
+    get: &Lookup<'_>,
+    name: &str,
+    advertised: &[Url],
+) -> Result<Vec<(String, Vec<Url>)>, String> {
+    let text = get.text("initial-cluster");
+    let is_default = find("initial-cluster").is_some_and(|flag| flag.default == text);
+    match is_default && name != DEFAULT_NAME {
+        true => {
+            let name = if name.is_empty() { DEFAULT_NAME } else { name };
+            Ok(vec![(name.to_owned(), advertised.to_vec())])
+        }
+        false => parse_initial_cluster(&text),
+    }
 }
 
 /// A flag under two names says two things.

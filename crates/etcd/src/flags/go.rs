@@ -88,7 +88,8 @@ pub(crate) fn nanoseconds(text: &str) -> Result<i64, String> {
     if nanos > 9.223e18 {
         return Err(invalid());
     }
-    let nanos = i64::try_from(Duration::from_secs_f64(nanos / 1e9).as_nanos()).map_err(|_| invalid())?;
+    let nanos =
+        i64::try_from(Duration::from_secs_f64(nanos / 1e9).as_nanos()).map_err(|_| invalid())?;
     Ok(if is_negative { -nanos } else { nanos })
 }
 

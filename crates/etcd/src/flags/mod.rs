@@ -16,6 +16,7 @@
 //! A flag of etcd that this program does not serve is accepted at its default, where it asks for nothing, and refused by
 //! name with any other value: a member must not start without something its operator asked for.
 
+mod advertised_host;
 mod config;
 mod discovery;
 mod env;

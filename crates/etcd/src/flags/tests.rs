@@ -346,6 +346,29 @@ fn certificates_of_the_two_sides_are_read() {
 }
 
 #[test]
+fn a_member_that_is_told_of_no_cluster_is_alone_under_its_own_name() {
+    let founder = |args: &[&str]| {
+        let config = run(args).unwrap().config;
+        (config.initial_cluster.clone(), config.check_initial_cluster().is_ok())
+    };
+    let alone = |name: &str, url: &str| {
+        vec![(name.to_owned(), server::config::Url::parse_list(url).unwrap())]
+    };
+    let own = "http://127.0.0.1:9";
+    let told = format!("--initial-advertise-peer-urls={own}");
+    assert_eq!(founder(&["--name=a", &told]), (alone("a", own), true));
+    let default = "--initial-cluster=default=http://localhost:2380";
+    assert_eq!(founder(&["--name=a", &told, default]), (alone("a", own), true));
+    assert_eq!(founder(&[]), (alone("default", "http://localhost:2380"), true));
+    // A nameless one does not follow what it advertises, and one whose name is empty does not find itself.
+    assert_eq!(founder(&[&told]), (alone("default", "http://localhost:2380"), false));
+    assert!(!founder(&["--name="]).1);
+    // Where others find a member that listens everywhere.
+    let parsed = run(&["--name=a", "--listen-peer-urls=http://0.0.0.0:7"]).unwrap().config;
+    assert_eq!(parsed.initial_cluster, [("a".to_owned(), parsed.initial_advertise_peer_urls)]);
+}
+
+#[test]
 fn the_environment_sets_flags_and_may_not_contradict_them() {
     let parsed =
         run_with(&[], &[("ETCD_NAME", "e1"), ("ETCD_DATA_DIR", "x"), ("ETCD_NOSUCH", "1")])
@@ -542,7 +565,10 @@ fn retention_means_hours_a_duration_or_revisions() {
             &["--auto-compaction-retention=0x10"][..],
             "error parsing CompactionRetention: time: unknown unit \"x\" in duration \"0x10\"",
         ),
-        (&["--auto-compaction-mode=", "--auto-compaction-retention=1"], "unsupported compaction mode "),
+        (
+            &["--auto-compaction-mode=", "--auto-compaction-retention=1"],
+            "unsupported compaction mode ",
+        ),
         (&["--auto-compaction-mode=", "--emulated-version=3.6"], "undefined auto-compaction-mode"),
     ] {
         assert_eq!(refused(args), want, "{args:?}");

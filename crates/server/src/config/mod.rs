@@ -3,6 +3,7 @@
 //! The flags of the `etcd` program become a [`Config`]; nothing below looks at a flag or the environment. Units are in the
 //! types: intervals are [`Duration`]s, sizes are bytes.
 
+mod initial_cluster;
 mod url;
 
 use std::net::IpAddr;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use machine::Version;
 
+pub use initial_cluster::parse_initial_cluster;
 pub use otlp::PER_MILLION_MAX as TRACES_PER_MILLION_MAX;
 pub use url::{Url, UrlError};
 
@@ -286,71 +288,11 @@ impl Config {
         machine::ids::founder_id(&urls, &self.initial_cluster_token)
     }
 
-    /// Whether the member's own entry in `initial_cluster` is there, and leads where `initial_advertise_peer_urls` lead. May ask
-    /// DNS, and block.
-    ///
-    /// # Errors
-    /// etcd's text.
-    pub fn check_initial_cluster(&self) -> Result<(), String> {
-        let Some((_, urls)) = self.initial_cluster.iter().find(|(name, _)| *name == self.name)
-        else {
-            return Err(format!(
-                "couldn't find local name {:?} in the initial cluster configuration",
-                self.name
-            ));
-        };
-        let (mut listed, mut advertised) = (urls.clone(), self.initial_advertise_peer_urls.clone());
-        listed.sort();
-        advertised.sort();
-        if listed == advertised {
-            return Ok(());
-        }
-        let addresses = |urls: &[Url]| {
-            let mut found: Vec<_> = urls.iter().map(Url::resolve).collect::<Option<_>>()?;
-            found.sort_unstable();
-            Some(found)
-        };
-        if addresses(&listed).is_some_and(|found| Some(found) == addresses(&advertised)) {
-            return Ok(());
-        }
-        let list = |urls: &[Url]| urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
-        Err(format!(
-            "--initial-cluster has {}={} but missing from --initial-advertise-peer-urls={}",
-            self.name,
-            list(&listed),
-            list(&advertised)
-        ))
-    }
-
     /// Whether the path lies in the data directory, for messages.
     #[must_use]
     pub fn has_own_wal_dir(&self) -> bool {
         self.wal_dir.as_deref().is_some_and(|path| path != Path::new(""))
     }
-}
-
-/// Reads `name=url,name=url`, in which a name may come several times.
-///
-/// # Errors
-/// The text that etcd gives for it.
-pub fn parse_initial_cluster(text: &str) -> Result<Vec<(String, Vec<Url>)>, String> {
-    let mut members: Vec<(String, Vec<Url>)> = Vec::new();
-    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
-        let Some((name, url)) =
-            item.split_once('=').filter(|(name, url)| !name.is_empty() && !url.is_empty())
-        else {
-            return Err(format!("empty URL given for {item:?}"));
-        };
-        let url = Url::parse(url).map_err(|error| error.to_string())?;
-        match members.iter_mut().find(|(known, _)| known == name) {
-            Some((_, urls)) => urls.push(url),
-            None => members.push((name.to_owned(), vec![url])),
-        }
-    }
-    if members.is_empty() {
-        return Err("--initial-cluster names no member".to_owned());
-    }
-    Ok(members)
 }
 
 #[cfg(test)]

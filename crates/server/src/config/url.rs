@@ -1,6 +1,7 @@
 //! URLs of members and clients, in the few forms that etcd takes.
 
 use std::fmt;
+use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -111,11 +112,33 @@ impl Url {
         Ok(())
     }
 
-    /// One address that it leads to, with whether connections are secured. May ask DNS, and block.
-    pub(crate) fn resolve(&self) -> Option<(bool, std::net::SocketAddr)> {
+    /// The same with an address in the place of a name of the network; `localhost` stays. Asks DNS, and blocks.
+    ///
+    /// # Errors
+    /// The name is not known.
+    pub(crate) fn resolve(&self) -> io::Result<Self> {
         use std::net::ToSocketAddrs as _;
-        let address = (self.host.as_str(), self.port).to_socket_addrs().ok()?.next()?;
-        Some((self.is_secure(), address))
+        let is_name = self.socket_path().is_none()
+            && self.host != "localhost"
+            && self.host.parse::<IpAddr>().is_err();
+        if !is_name {
+            return Ok(self.clone());
+        }
+        let address = (self.host.as_str(), self.port)
+            .to_socket_addrs()?
+            .next()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?;
+        let text =
+            self.text.replacen(&format!("{}:{}", self.host, self.port), &address.to_string(), 1);
+        Ok(Self { text, host: address.ip().to_string(), ..self.clone() })
+    }
+
+    /// Whether both name the same place, whatever the spelling of its address and the login.
+    pub(crate) fn is_same_place(&self, other: &Self) -> bool {
+        let address = |url: &Self| url.host.parse::<IpAddr>().ok();
+        let same_host =
+            self.host == other.host || address(self).is_some_and(|own| Some(own) == address(other));
+        same_host && self.scheme == other.scheme && self.port == other.port
     }
 
     /// Its text for a log: `user:***` where a password is in it.
