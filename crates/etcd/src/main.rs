@@ -23,6 +23,8 @@ const USAGE: u8 = 2;
 fn main() -> ExitCode {
     memory::use_small_pages();
     descriptors::raise_limit();
+    // Without, they have their usual effects.
+    let _ = server::signal::take_others();
     let args: Vec<String> = std::env::args().collect();
     let own_args = args.get(1..).unwrap_or_default();
     match own_args.first().map(String::as_str) {

@@ -322,6 +322,26 @@ fn the_proxys_log_shows_calls_and_no_secret() {
 }
 
 #[test]
+fn signals_that_etcd_does_not_know_leave_it_running_and_quit_ends_it_at_once() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let dir = tempfile::tempdir().unwrap();
+    let mut etcd = member(dir.path(), "signals", &[]);
+    let pid = Pid::from_child(&etcd.child);
+    etcd.client_address();
+    // What scripts that rotate logs send.
+    for signal in [Signal::USR1, Signal::USR2, Signal::ALARM] {
+        kill_process(pid, signal).unwrap();
+    }
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async { client_of(&mut etcd).await.put("k", "v").await.unwrap() });
+    kill_process(pid, Signal::QUIT).unwrap();
+    assert_eq!(etcd.child.wait().unwrap().code(), Some(2));
+    let rest: Vec<String> = etcd.lines.iter().collect();
+    assert!(rest.iter().any(|line| line == "SIGQUIT: quit"), "{rest:?}");
+    assert!(rest.iter().any(|line| line.contains("\"heart\"")), "{rest:?}");
+}
+
+#[test]
 fn what_cannot_be_served_ends_with_etcds_codes() {
     for (args, code, message, want) in [
         (
