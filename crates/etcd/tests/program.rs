@@ -280,6 +280,10 @@ fn slow_requests_are_told() {
     assert!(
         line["time spent"].is_string() && line["remote"].as_str().unwrap().contains("127.0.0.1")
     );
+    let sizes = ["request count", "request size", "response count"].map(|name| line[name].as_i64());
+    assert_eq!(sizes, [Some(1), Some(6), Some(0)]);
+    assert!(line["response size"].as_i64().unwrap() > 20, "{line}");
+    assert_eq!(line["request content"], "key:\"k\" value_size:1 ");
 }
 
 #[test]

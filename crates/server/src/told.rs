@@ -2,22 +2,15 @@
 //!
 //! Keys and values are never written here, only keys' names and sizes: a log must not hold what users store.
 
-use std::fmt::Write as _;
+mod request;
+
 use std::time::Duration;
 
-use proto::etcdserverpb::compare::TargetUnion;
-use proto::etcdserverpb::internal_raft_request::Request as Op;
-use proto::etcdserverpb::request_op::Request as TxnOp;
-use proto::etcdserverpb::{Compare, InternalRaftRequest, RangeRequest, RequestOp, TxnRequest};
+pub(crate) use request::{Form, delete_range, proposal, put, range, txn};
 use serde_json::{Value, json};
 
 use crate::config::{AutoCompaction, ClusterState, Config, Feature, Url};
 use crate::version::{OWN, Version};
-
-/// Operations of a transaction that a line names; the others are counted.
-const TXN_OPS_SHOWN: usize = 16;
-/// Bytes of a key that a line shows.
-const KEY_BYTES_SHOWN: usize = 256;
 
 /// A duration in Go's form: `1h2m3.5s`, `114.634982ms`, `908.024µs`.
 #[must_use]
@@ -95,12 +88,11 @@ pub(crate) fn slow(
     limit: Duration,
     prefix: &str,
     request: &str,
-    response_bytes: Option<usize>,
+    response: &str,
     error: Option<&dyn std::fmt::Display>,
 ) {
     let took = go_duration(took);
     let expected_duration = go_duration(limit);
-    let response = response_bytes.map(|bytes| format!("size:{bytes}")).unwrap_or_default();
     match error {
         Some(error) => tracing::warn!(
             took, expected_duration, prefix, request, response, error = %error, "apply request took too long"
@@ -116,115 +108,37 @@ pub(crate) fn slow(
     }
 }
 
-/// A proposal, without what it stores.
-pub(crate) fn proposal(request: &InternalRaftRequest) -> String {
-    let id = request.header.as_ref().map_or(0, |header| header.id);
-    let mut text = format!("header:<ID:{id} > ");
-    match &request.request {
-        Some(Op::Put(put)) => {
-            let _ = write!(text, "put:<{} >", put_text(&put.key, put.value.len()));
-        }
-        Some(Op::DeleteRange(delete)) => {
-            let _ = write!(text, "delete_range:<{} >", keys(&delete.key, &delete.range_end));
-        }
-        Some(Op::Txn(request)) => {
-            let _ = write!(text, "txn:<{} >", txn(request));
-        }
-        Some(Op::Compaction(request)) => {
-            let _ = write!(text, "compaction:<revision:{} >", request.revision);
-        }
-        Some(Op::LeaseGrant(request)) => {
-            let _ =
-                write!(text, "lease_grant:<ttl:{}-second id:{:016x} >", request.ttl, request.id);
-        }
-        Some(Op::LeaseRevoke(request)) => {
-            let _ = write!(text, "lease_revoke:<id:{:016x} >", request.id);
-        }
-        // What is in others (passwords, for one) is not for a log.
-        Some(_) => text.push_str("other:<>"),
-        None => {}
-    }
-    text
+/// Tells that the database is to be defragmented.
+pub(crate) fn defragmenting(path: &std::path::Path, size: backend::Size) {
+    tracing::info!(
+        path = %path.display(),
+        current_db_size_bytes = size.total_bytes,
+        current_db_size = human_bytes(size.total_bytes),
+        current_db_size_in_use_bytes = size.in_use_bytes,
+        current_db_size_in_use = human_bytes(size.in_use_bytes),
+        "defragmenting"
+    );
 }
 
-/// A range, as etcd's lines have it.
-pub(crate) fn range(request: &RangeRequest) -> String {
-    let mut text = keys(&request.key, &request.range_end);
-    for (name, value) in [("limit", request.limit), ("revision", request.revision)] {
-        if value != 0 {
-            let _ = write!(text, " {name}:{value}");
-        }
-    }
-    for (name, is_set) in [
-        ("serializable", request.serializable),
-        ("keys_only", request.keys_only),
-        ("count_only", request.count_only),
-    ] {
-        if is_set {
-            let _ = write!(text, " {name}:true");
-        }
-    }
-    text
-}
-
-/// A transaction, without what it compares and stores.
-pub(crate) fn txn(request: &TxnRequest) -> String {
-    let compares: Vec<String> = request.compare.iter().take(TXN_OPS_SHOWN).map(compare).collect();
-    format!(
-        "compare:<{}> success:<{}> failure:<{}>",
-        compares.join(" "),
-        operations(&request.success),
-        operations(&request.failure)
-    )
-}
-
-fn compare(compare: &Compare) -> String {
-    let target = match &compare.target_union {
-        Some(TargetUnion::Version(version)) => format!("version:{version}"),
-        Some(TargetUnion::CreateRevision(revision)) => format!("create_revision:{revision}"),
-        Some(TargetUnion::ModRevision(revision)) => format!("mod_revision:{revision}"),
-        Some(TargetUnion::Lease(lease)) => format!("lease:{lease}"),
-        Some(TargetUnion::Value(value)) => format!("value_size:{}", value.len()),
-        None => String::new(),
-    };
-    format!("{} {target}", keys(&compare.key, &compare.range_end))
-}
-
-fn operations(operations: &[RequestOp]) -> String {
-    let shown = operations.iter().take(TXN_OPS_SHOWN).map(|operation| match &operation.request {
-        Some(TxnOp::RequestRange(request)) => format!("request_range:<{} >", range(request)),
-        Some(TxnOp::RequestPut(put)) => {
-            format!("request_put:<{} >", put_text(&put.key, put.value.len()))
-        }
-        Some(TxnOp::RequestDeleteRange(delete)) => {
-            format!("request_delete_range:<{} >", keys(&delete.key, &delete.range_end))
-        }
-        Some(TxnOp::RequestTxn(request)) => format!(
-            "request_txn:<compare:{} success:{} failure:{} >",
-            request.compare.len(),
-            request.success.len(),
-            request.failure.len()
-        ),
-        None => String::new(),
-    });
-    let mut text = shown.collect::<Vec<_>>().join(" ");
-    if operations.len() > TXN_OPS_SHOWN {
-        let _ = write!(text, " and {} more", operations.len() - TXN_OPS_SHOWN);
-    }
-    text
-}
-
-fn put_text(name: &[u8], value_bytes: usize) -> String {
-    format!("{} value_size:{value_bytes}", keys(name, &[]))
-}
-
-fn keys(key: &[u8], end: &[u8]) -> String {
-    let shown =
-        |bytes: &[u8]| bytes.get(..KEY_BYTES_SHOWN).unwrap_or(bytes).escape_ascii().to_string();
-    match end.is_empty() {
-        true => format!("key:\"{}\"", shown(key)),
-        false => format!("key:\"{}\" range_end:\"{}\"", shown(key), shown(end)),
-    }
+/// Tells what that came to.
+pub(crate) fn defragmented(
+    path: &std::path::Path,
+    stats: &backend::DefragStats,
+    took: Duration,
+) {
+    let backend::DefragStats { before, after } = stats;
+    tracing::info!(
+        path = %path.display(),
+        current_db_size_bytes_diff = after.total_bytes.cast_signed() - before.total_bytes.cast_signed(),
+        current_db_size_bytes = after.total_bytes,
+        current_db_size = human_bytes(after.total_bytes),
+        current_db_size_in_use_bytes_diff =
+            after.in_use_bytes.cast_signed() - before.in_use_bytes.cast_signed(),
+        current_db_size_in_use_bytes = after.in_use_bytes,
+        current_db_size_in_use = human_bytes(after.in_use_bytes),
+        took = go_duration(took),
+        "finished defragmenting directory"
+    );
 }
 
 /// `A=true,B=false`.
@@ -376,18 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_and_passwords_stay_out() {
-        let put = proto::etcdserverpb::PutRequest {
-            key: b"k\n".to_vec().into(),
-            value: b"secret".to_vec().into(),
-            ..Default::default()
-        };
-        let request = InternalRaftRequest {
-            header: Some(proto::etcdserverpb::RequestHeader { id: 7, ..Default::default() }),
-            request: Some(Op::Put(put)),
-            ..Default::default()
-        };
-        assert_eq!(proposal(&request), "header:<ID:7 > put:<key:\"k\\n\" value_size:6 >");
+    fn passwords_stay_out_of_urls() {
         let url = Url::parse("http://user:secret@127.0.0.1:1").unwrap();
         assert_eq!(urls(&[url]), ["http://user:***@127.0.0.1:1"]);
     }

@@ -304,7 +304,8 @@ impl ApplyStage {
             let took = end.duration_since(begin);
             self.record(&applied, took);
             if took > self.policy.slow_after {
-                log_slow(&committed, took, self.policy.slow_after, applied.outcome.as_ref());
+                let form = told::Form::of(self.requests.core.version);
+                log_slow(&committed, form, took, self.policy.slow_after, applied.outcome.as_ref());
             }
             begin = end;
             answers.events.extend(applied.events);
@@ -627,15 +628,16 @@ fn to_machine(committed: replica::Committed) -> Result<machine::Committed, machi
 /// Tells of an entry that took long to apply.
 fn log_slow(
     committed: &machine::Committed,
+    form: told::Form,
     took: Duration,
     limit: Duration,
     outcome: Option<&machine::Outcome>,
 ) {
     let request = match &committed.payload {
-        machine::Payload::Request(request) => told::proposal(request),
+        machine::Payload::Request(request) => told::proposal(request, form),
         machine::Payload::Raw(bytes) => {
             match proto::etcdserverpb::InternalRaftRequest::decode_nested(bytes.clone()) {
-                Ok(request) => told::proposal(&request),
+                Ok(request) => told::proposal(&request, form),
                 Err(_) => String::new(),
             }
         }
@@ -643,8 +645,8 @@ fn log_slow(
         machine::Payload::Empty => String::new(),
     };
     match outcome {
-        Some(Err(error)) => told::slow(took, limit, "", &request, None, Some(error)),
-        Some(Ok(_)) | None => told::slow(took, limit, "", &request, None, None),
+        Some(Err(error)) => told::slow(took, limit, "", &request, "", Some(error)),
+        Some(Ok(_)) | None => told::slow(took, limit, "", &request, "", None),
     }
 }
 

@@ -24,10 +24,14 @@ use tonic::{Request, Response, Status};
 
 use super::limits::{self, LeaderGuard};
 use super::range_stream::{self, Pages};
-use super::status;
+use super::{slow, status};
 use crate::access::Credentials;
 use crate::request::{Core, Refusal};
 use crate::{told, traces};
+
+const PUT_PATH: &str = "/etcdserverpb.KV/Put";
+const DELETE_RANGE_PATH: &str = "/etcdserverpb.KV/DeleteRange";
+const TXN_PATH: &str = "/etcdserverpb.KV/Txn";
 
 /// Large reads that are under way at once: more of them would take processors from the requests that take a moment, and
 /// be no sooner done.
@@ -38,11 +42,19 @@ const LARGE_READS_MAX: usize = 2;
 pub(crate) struct Service {
     core: Arc<Core>,
     large_reads: Arc<Semaphore>,
+    /// Whether the calls are clients' own, and so told when they take long.
+    is_for_clients: bool,
 }
 
 impl Service {
-    pub(crate) fn new(core: &Arc<Core>) -> Self {
-        Self { core: Arc::clone(core), large_reads: Arc::new(Semaphore::new(LARGE_READS_MAX)) }
+    fn new(core: &Arc<Core>, is_for_clients: bool) -> Self {
+        let large_reads = Arc::new(Semaphore::new(LARGE_READS_MAX));
+        Self { core: Arc::clone(core), large_reads, is_for_clients }
+    }
+
+    /// Begins to look at a call, if it is one to tell of.
+    fn look<T>(&self, path: &'static str, request: &Request<T>) -> Option<slow::Call> {
+        self.is_for_clients.then(|| slow::Call::begin(&self.core, path, request.extensions()))
     }
 
     fn rules(&self) -> mvcc::Rules {
@@ -75,6 +87,15 @@ impl Service {
 
     /// Executes a range and encodes the answer.
     async fn read(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
+        let look = self.look(RANGE_PATH, request);
+        let answer = self.read_untold(request).await;
+        if let Some(call) = look {
+            call.end(|form| slow::Stats::of_range(request.get_ref(), answer.as_ref().ok(), form));
+        }
+        answer
+    }
+
+    async fn read_untold(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
         // A learner has what it was sent, and gives that.
         if request.get_ref().serializable {
             limits::check_metadata(&self.core, request.metadata())?;
@@ -94,12 +115,12 @@ impl Service {
             requests.answered("Range", answer.is_ok(), took);
         }
         if took > limit {
-            let request = told::range(range);
-            let (bytes, error) = match &answer {
-                Ok(answer) => (Some(answer.len()), None),
-                Err(status) => (None, Some(status as &dyn std::fmt::Display)),
+            let request = told::range(range, told::Form::of(self.core.version));
+            let (response, error) = match &answer {
+                Ok(answer) => (slow::range_response(answer), None),
+                Err(status) => (String::new(), Some(status as &dyn std::fmt::Display)),
             };
-            told::slow(took, limit, "read-only range ", &request, bytes, error);
+            told::slow(took, limit, "read-only range ", &request, &response, error);
         }
         answer
     }
@@ -144,7 +165,12 @@ impl Service {
             requests.read_only_txn_answered(answer.is_ok(), took);
         }
         if took > limit {
-            told::slow(took, limit, "read-only txn ", &told::txn(request), None, None);
+            let text = told::txn(request, told::Form::of(self.core.version));
+            let (response, error) = match &answer {
+                Ok(answer) => (slow::txn_response(answer), None),
+                Err(status) => (String::new(), Some(status as &dyn std::fmt::Display)),
+            };
+            told::slow(took, limit, "read-only txn ", &text, &response, error);
         }
         answer
     }
@@ -169,6 +195,72 @@ impl Service {
         let revision = response.header.as_ref().map_or(0, |header| header.revision);
         response.header = Some(self.core.header(revision));
         Ok(response)
+    }
+
+    async fn put_untold(
+        &self,
+        request: Request<PutRequest>,
+    ) -> Result<Response<PutResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
+        let mut credentials = self.core.credentials(&request);
+        let request = request.into_inner();
+        limits::check_quota(&self.core, quota::put_cost(&request))?;
+        mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::put(&mut credentials, &request);
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::Put(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
+        let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn delete_range_untold(
+        &self,
+        request: Request<DeleteRangeRequest>,
+    ) -> Result<Response<DeleteRangeResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
+        let mut credentials = self.core.credentials(&request);
+        let request = request.into_inner();
+        mvcc::check::delete_range(&request)
+            .map_err(|error| Status::from(status::of_check(&error)))?;
+        let _span = traces::delete_range(&mut credentials, &request);
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::DeleteRange(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
+        let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
+    }
+
+    async fn txn_untold(
+        &self,
+        request: Request<TxnRequest>,
+    ) -> Result<Response<TxnResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
+        let mut credentials = self.core.credentials(&request);
+        let request = request.into_inner();
+        limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
+        let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
+        mvcc::check::txn(&request, ops_max, self.rules())
+            .map_err(|error| Status::from(status::of_check(&error)))?;
+        let is_read_only = is_read_only(&request);
+        let _span = traces::txn(&mut credentials, &request, is_read_only);
+        if is_read_only {
+            return self.read_only_txn(&credentials, &request).await.map(Response::new);
+        }
+        let answer = self
+            .core
+            .propose_for(&credentials, Op::Txn(request))
+            .await
+            .map_err(|refusal| status::of(&refusal))?;
+        let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
+        response.header = Some(self.core.header(answer.revision));
+        Ok(Response::new(response))
     }
 }
 
@@ -196,63 +288,39 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
-        let mut credentials = self.core.credentials(&request);
-        let request = request.into_inner();
-        limits::check_quota(&self.core, quota::put_cost(&request))?;
-        mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
-        let _span = traces::put(&mut credentials, &request);
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::Put(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
-        let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
-        response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        let Some(call) = self.look(PUT_PATH, &request) else {
+            return self.put_untold(request).await;
+        };
+        let asked = slow::hollow_put(request.get_ref());
+        let answer = self.put_untold(request).await;
+        let answered = answer.as_ref().ok().map(Response::get_ref);
+        call.end(|form| slow::Stats::of_put(&asked, answered, form));
+        answer
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
-        let mut credentials = self.core.credentials(&request);
-        let request = request.into_inner();
-        mvcc::check::delete_range(&request)
-            .map_err(|error| Status::from(status::of_check(&error)))?;
-        let _span = traces::delete_range(&mut credentials, &request);
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::DeleteRange(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
-        let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
-        response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        let Some(call) = self.look(DELETE_RANGE_PATH, &request) else {
+            return self.delete_range_untold(request).await;
+        };
+        let asked = request.get_ref().clone();
+        let answer = self.delete_range_untold(request).await;
+        let answered = answer.as_ref().ok().map(Response::get_ref);
+        call.end(|form| slow::Stats::of_delete_range(&asked, answered, form));
+        answer
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
-        let mut credentials = self.core.credentials(&request);
-        let request = request.into_inner();
-        limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
-        let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
-        mvcc::check::txn(&request, ops_max, self.rules())
-            .map_err(|error| Status::from(status::of_check(&error)))?;
-        let is_read_only = is_read_only(&request);
-        let _span = traces::txn(&mut credentials, &request, is_read_only);
-        if is_read_only {
-            return self.read_only_txn(&credentials, &request).await.map(Response::new);
-        }
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::Txn(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
-        let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
-        response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        let Some(call) = self.look(TXN_PATH, &request) else {
+            return self.txn_untold(request).await;
+        };
+        let asked = slow::hollow_txn(request.get_ref());
+        let answer = self.txn_untold(request).await;
+        let answered = answer.as_ref().ok().map(Response::get_ref);
+        call.end(|form| slow::Stats::of_txn(&asked, answered, form));
+        answer
     }
 
     async fn compact(
@@ -304,8 +372,9 @@ pub(crate) struct Ranges {
 }
 
 impl Ranges {
-    pub(crate) fn new(core: &Arc<Core>, bytes_max: usize) -> Self {
-        let service = Service::new(core);
+    /// The calls of clients, or those that the member makes for them (`is_for_clients` is false).
+    pub(crate) fn new(core: &Arc<Core>, bytes_max: usize, is_for_clients: bool) -> Self {
+        let service = Service::new(core, is_for_clients);
         let others = KvServer::new(service.clone()).max_decoding_message_size(bytes_max);
         Self { others, service, bytes_max }
     }

@@ -47,15 +47,15 @@ use wording::Worded;
 /// Every service, on its paths.
 pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let bytes_max = core.message_bytes_max();
-    let kv = || Worded(kv::Ranges::new(core, bytes_max));
+    let kv = |is_for_clients| Worded(kv::Ranges::new(core, bytes_max, is_for_clients));
     let watches = || Worded(watch::Watches::new(core, watching, bytes_max));
     let leases =
         || Worded(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max));
     // What lock and election do for their callers is no call of a client.
-    let own = own::Own::new(Routes::new(kv()).add_service(watches()).add_service(leases()));
+    let own = own::Own::new(Routes::new(kv(false)).add_service(watches()).add_service(leases()));
     let mut routes = CountedRoutes::new(&core.metrics.calls, core.traces.as_ref());
     routes
-        .add_service(kv())
+        .add_service(kv(true))
         .add_service(watches())
         .add_service(leases())
         .add_service(Worded(
