@@ -93,6 +93,12 @@ impl Snapshot {
         self.is_enabled
     }
 
+    /// The roles of a user, sorted; none if there is no such user.
+    #[must_use]
+    pub fn roles_of(&self, user: &str) -> &[String] {
+        self.users.get(user.as_bytes()).map_or(&[], |account| &account.user.roles)
+    }
+
     /// The auth revision.
     #[must_use]
     pub fn revision(&self) -> u64 {

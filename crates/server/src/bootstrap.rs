@@ -13,6 +13,9 @@ use crate::config::Config;
 use crate::joining::{JoinError, Joining};
 use crate::{raft_log, told, version};
 
+/// The largest quota that etcd recommends.
+const QUOTA_BYTES_MAX: u64 = 8 * 1024 * 1024 * 1024;
+
 /// Why a member cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -98,7 +101,7 @@ pub(crate) fn open(
         );
     }
     tracing::info!(
-        path = %config.member_dir().join("snap").join("db").display(),
+        path = %config.db_path().display(),
         took = told::go_duration(begun.elapsed()),
         "opened backend db"
     );
@@ -134,13 +137,10 @@ fn defragment(config: &Config, member: &mut Member) -> Result<(), StartError> {
         job.run().map_err(|error| failed(error.to_string()))?;
     }
     if let Some(job) = member.machine.writer().take_defrag() {
-        tracing::info!("starting defragment");
+        let begun = Instant::now();
+        told::defragmenting(&config.db_path(), size);
         let stats = job.run().map_err(|error| failed(error.to_string()))?;
-        tracing::info!(
-            size_before_bytes = stats.before.total_bytes,
-            size_after_bytes = stats.after.total_bytes,
-            "finished defragment"
-        );
+        told::defragmented(&config.db_path(), &stats, begun.elapsed());
     }
     Ok(())
 }
@@ -217,15 +217,28 @@ fn options(config: &Config, joining: Option<&Joining>, seed: u64) -> Options {
 fn tell(config: &Config, member: &Member) {
     let version = member.machine.version();
     let cluster_version = member.machine.membership().version();
+    if config.auth_token.split(',').next() == Some("simple") {
+        tracing::warn!("simple token is not cryptographically signed");
+    }
     tracing::info!(
+        local_member_id = format!("{:x}", member.member_id),
         local_server_version = %version,
         cluster_version = cluster_version.map_or_else(|| "to_be_decided".to_owned(), |v| v.to_string()),
-        snapshot_count = config.snapshot_count(version),
         "starting etcd server"
     );
     tracing::info!(current_rev = member.machine.revision(), "kvstore restored");
     for id in member.machine.mended_voters() {
         tracing::warn!(member_id = format!("{id:x}"), "Syncing member in v3store");
+    }
+    if let Some(bytes) = config.quota_bytes().filter(|bytes| *bytes > QUOTA_BYTES_MAX) {
+        tracing::warn!(
+            quota_name = "v3-applier",
+            quota_size_bytes = bytes,
+            quota_size = told::human_bytes(bytes),
+            quota_maximum_size_bytes = QUOTA_BYTES_MAX,
+            quota_maximum_size = told::human_bytes(QUOTA_BYTES_MAX),
+            "quota exceeds the maximum value"
+        );
     }
     match config.quota_bytes() {
         Some(bytes) => tracing::info!(
@@ -248,7 +261,7 @@ fn tell(config: &Config, member: &Member) {
     let local_member_id = format!("{:x}", member.member_id);
     let restart = match &member.origin {
         Origin::New => {
-            tracing::info!(cluster_id, local_member_id, "starting local member");
+            tracing::info!(local_member_id, cluster_id, "starting local member");
             return;
         }
         Origin::Restart(restart) => restart,

@@ -8,13 +8,14 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use proto::etcdserverpb::CompactionRequest;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 
 use crate::config::AutoCompaction;
 use crate::request::{Core, Refusal};
+use crate::told;
 
 /// How often the number of revisions is looked at.
 const REVISION_INTERVAL: Duration = Duration::from_secs(5 * 60);
@@ -43,7 +44,7 @@ async fn periodic(core: &Core, period: Duration) {
         // A follower takes notes too: it may lead by the time that they are a period old.
         if core.board.is_leader()
             && let Some(revision) = history.due(began.elapsed())
-            && compact(core, revision, "periodic").await
+            && compact(core, revision, Mode::Periodic(period)).await
         {
             history.compacted(revision, began.elapsed());
         }
@@ -58,25 +59,75 @@ async fn by_revision(core: &Core, retention: i64) {
         if revision > 0
             && revision != compacted
             && core.board.is_leader()
-            && compact(core, revision, "revision").await
+            && compact(core, revision, Mode::Revision(retention)).await
         {
             compacted = revision;
         }
     }
 }
 
+/// How it is decided what to compact, for the log.
+#[derive(Debug, Clone, Copy)]
+enum Mode {
+    Periodic(Duration),
+    Revision(i64),
+}
+
+impl Mode {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Periodic(_) => "periodic",
+            Self::Revision(_) => "revision",
+        }
+    }
+
+    fn period(self) -> Option<String> {
+        match self {
+            Self::Periodic(period) => Some(told::go_duration(period)),
+            Self::Revision(_) => None,
+        }
+    }
+
+    fn retention(self) -> Option<i64> {
+        match self {
+            Self::Periodic(_) => None,
+            Self::Revision(retention) => Some(retention),
+        }
+    }
+}
+
 /// Compacts, and says whether that is done now, by whomever.
-async fn compact(core: &Core, revision: i64, mode: &str) -> bool {
+async fn compact(core: &Core, revision: i64, mode: Mode) -> bool {
     use machine::RequestError::Store;
     use mvcc::RequestError::Compacted;
-    tracing::info!(revision, "starting auto {mode} compaction");
+    let begun = Instant::now();
+    let (name, compact_period) = (mode.name(), mode.period());
+    let revision_compaction_retention = mode.retention();
+    tracing::info!(
+        revision,
+        compact_period,
+        revision_compaction_retention,
+        "starting auto {name} compaction"
+    );
     match core.propose(Op::Compaction(CompactionRequest { revision, physical: false })).await {
         Ok(_) | Err(Refusal::Request(Store(Compacted { .. })) | Refusal::Stopped) => {
-            tracing::info!(revision, "completed auto {mode} compaction");
+            tracing::info!(
+                revision,
+                compact_period,
+                revision_compaction_retention,
+                took = told::go_duration(begun.elapsed()),
+                "completed auto {name} compaction"
+            );
             true
         }
         Err(error) => {
-            tracing::warn!(revision, error = %error, "failed auto {mode} compaction");
+            tracing::warn!(
+                revision,
+                compact_period,
+                revision_compaction_retention,
+                error = %error,
+                "failed auto {name} compaction"
+            );
             false
         }
     }

@@ -13,6 +13,7 @@ use replica::Input;
 
 use crate::driver::heart::Work;
 use crate::request::Core;
+use crate::told;
 
 /// How often to look for connections, and for how long: etcd's read timeout between members.
 const EVERY: Duration = Duration::from_millis(50);
@@ -27,7 +28,16 @@ pub(crate) async fn hurry(core: Arc<Core>) {
     let members = core.facts.get().membership.members().len();
     if members == 1 {
         // There is nobody to be heard. What the log still holds may say otherwise; then it is a campaign like others.
-        advance(&core, election_ticks.saturating_sub(1));
+        let ticks = election_ticks.saturating_sub(1);
+        tracing::info!(
+            local_member_id = format!("{:x}", core.member_id),
+            forward_ticks = ticks,
+            forward_duration = told::go_duration(core.config.heartbeat * ticks),
+            election_ticks,
+            election_timeout = told::go_duration(core.config.heartbeat * election_ticks),
+            "started as single-node; fast-forwarding election ticks"
+        );
+        advance(&core, ticks);
         return;
     }
     if !core.config.initial_election_tick_advance {
@@ -39,11 +49,17 @@ pub(crate) async fn hurry(core: Arc<Core>) {
         tokio::time::sleep(EVERY).await;
         let connected = connected(&core);
         if connected > 1 {
+            let ticks = election_ticks.saturating_sub(TICKS_LEFT);
             tracing::info!(
+                local_member_id = format!("{:x}", core.member_id),
+                forward_ticks = ticks,
+                forward_duration = told::go_duration(core.config.heartbeat * ticks),
+                election_ticks,
+                election_timeout = told::go_duration(core.config.heartbeat * election_ticks),
                 active_remote_members = connected,
                 "initialized peer connections; fast-forwarding election ticks"
             );
-            advance(&core, election_ticks.saturating_sub(TICKS_LEFT));
+            advance(&core, ticks);
             return;
         }
     }

@@ -135,14 +135,20 @@ impl Member {
             "now serving peer/client/metrics"
         );
         for listener in peer_listeners {
-            tracing::info!(address = listener.address(), "serving peer traffic");
+            let address = listener.address();
+            tracing::info!(address, "serving peer traffic");
             let (listener, tls) = listener.into_parts(secured.peers.as_ref());
-            member.listeners.spawn(peer::serve(
-                listener,
-                tls,
-                peer_routes.clone(),
-                member.stopping.subscribe(),
-            ));
+            let (routes, mut stopping) = (peer_routes.clone(), member.stopping.subscribe());
+            member.listeners.spawn(async move {
+                let serving = peer::serve(listener, tls, routes, stopping.clone());
+                let stopped = async {
+                    // A member that is gone has stopped too.
+                    let _ = stopping.wait_for(|is_stopping| *is_stopping).await;
+                    tracing::info!(address, "stopping serving peer traffic");
+                };
+                tokio::join!(serving, stopped);
+                tracing::info!(address, "stopped serving peer traffic");
+            });
         }
         // Before there is a leader: whoever waits for one wants to know.
         let metrics_routes = http::metrics_routes(&member.core, &watching);
@@ -154,7 +160,10 @@ impl Member {
         // Without a quorum this takes as long as it takes, and whatever ends a running member ends this too.
         let mut removal = member.core.peers.removal();
         tokio::select! {
-            () = published => tracing::info!("ready to serve client requests"),
+            () = published => {
+                tracing::info!("ready to serve client requests");
+                grpc::tell_serving(true);
+            }
             signal = member.signals.next() => {
                 member.pending = Some(End::Signal(signal));
                 return Ok(member);
@@ -247,6 +256,7 @@ impl Member {
             if voters == 1 {
                 tracing::info!(
                     local_member_id = format!("{:x}", self.core.member_id),
+                    current_leader_member_id = format!("{:x}", self.core.board.leader().0),
                     "skipped leadership transfer for single voting member cluster"
                 );
             }
@@ -265,11 +275,13 @@ impl Member {
     /// Turns clients away, then lets the stages end in the order of the data.
     pub(crate) async fn stop(mut self) {
         let (name, data_dir) = (self.core.config.name.clone(), self.core.config.data_dir.clone());
+        let advertise_peer_urls = told::urls(&self.core.config.initial_advertise_peer_urls);
+        let advertise_client_urls = told::urls(&self.core.config.advertise_client_urls);
         tracing::info!(
             name,
             data_dir = %data_dir.display(),
-            advertise_peer_urls = ?told::urls(&self.core.config.initial_advertise_peer_urls),
-            advertise_client_urls = ?told::urls(&self.core.config.advertise_client_urls),
+            ?advertise_peer_urls,
+            ?advertise_client_urls,
             "closing etcd server"
         );
         self.yield_leadership().await;
@@ -293,7 +305,13 @@ impl Member {
         // They hold the database open.
         self.core.conversations.shutdown().await;
         self.tasks.shutdown().await;
-        tracing::info!(name, data_dir = %data_dir.display(), "closed etcd server");
+        tracing::info!(
+            name,
+            data_dir = %data_dir.display(),
+            ?advertise_peer_urls,
+            ?advertise_client_urls,
+            "closed etcd server"
+        );
     }
 }
 

@@ -35,7 +35,9 @@ pub(crate) async fn publish(core: &Core) {
             core.config.name,
             told::urls(&core.config.advertise_client_urls).join(" ")
         ),
-        request_path = format!("/0/members/{:x}/attributes", core.member_id),
+        // Where the attributes were in the old store.
+        request_path =
+            (core.version.minor < 6).then(|| format!("/0/members/{:x}/attributes", core.member_id)),
         cluster_id = format!("{:x}", core.cluster_id),
         publish_timeout = told::go_duration(core.config.request_timeout()),
         "published local member to cluster through raft"

@@ -364,6 +364,12 @@ impl Core {
                 let machine::Response::Members(members) = outcome?.response else {
                     return Err(Refusal::Dropped);
                 };
+                tracing::info!(
+                    local_member_id = format!("{:x}", self.member_id),
+                    raft_conf_change = conf_change_name(kind),
+                    raft_conf_change_node_id = format!("{member_id:x}"),
+                    "applied a configuration change through raft"
+                );
                 Ok(members)
             }
             Some(Outcome::Dropped) => Err(Refusal::Dropped),
@@ -454,6 +460,16 @@ impl Core {
         let (reply, done) = tokio::sync::oneshot::channel();
         self.heart.send_all([heart::Work::Apply(apply::Work::Commit(reply))]);
         done.await.map_err(|_| Refusal::Stopped)
+    }
+}
+
+/// The kind of a change, as the log has it.
+fn conf_change_name(kind: raft::ConfChangeKind) -> &'static str {
+    match kind {
+        raft::ConfChangeKind::AddNode => "ConfChangeAddNode",
+        raft::ConfChangeKind::RemoveNode => "ConfChangeRemoveNode",
+        raft::ConfChangeKind::UpdateNode => "ConfChangeUpdateNode",
+        raft::ConfChangeKind::AddLearnerNode => "ConfChangeAddLearnerNode",
     }
 }
 

@@ -40,6 +40,17 @@ pub(crate) fn go_duration(duration: Duration) -> String {
     }
 }
 
+/// How long ago something was, in words, as Go's programs say it: `now`, `2 seconds ago`.
+pub(crate) fn ago(elapsed: Duration) -> String {
+    let (count, unit) = match elapsed.as_secs() {
+        0 => return "now".to_owned(),
+        seconds @ 1..60 => (seconds, "second"),
+        seconds @ 60..3600 => (seconds / 60, "minute"),
+        seconds => (seconds / 3600, "hour"),
+    };
+    format!("{count} {unit}{} ago", if count == 1 { "" } else { "s" })
+}
+
 /// A moment since 1970 as RFC 3339, in microseconds and UTC.
 pub(crate) fn utc(unix: Duration) -> String {
     let days = unix.as_secs() / 86_400;
@@ -172,7 +183,7 @@ pub(crate) fn start(config: &Config, version: Version, has_begun: bool) {
         Some(bytes) => i64::try_from(bytes).unwrap_or(i64::MAX),
         None => config.quota_backend_bytes,
     };
-    let fields: Vec<(&str, Value)> = vec![
+    let mut fields: Vec<(&str, Value)> = vec![
         ("etcd-version", version.to_string().into()),
         ("git-sha", format!("retcd-{OWN}").into()),
         ("go-version", "none".into()),
@@ -232,19 +243,29 @@ pub(crate) fn start(config: &Config, version: Version, has_begun: bool) {
         ("max-request-bytes", config.max_request_bytes.into()),
         ("max-concurrent-streams", config.max_concurrent_streams.into()),
         ("pre-vote", config.pre_vote.into()),
-        ("feature-gates", features(&config.features).into()),
-        ("initial-corrupt-check", config.initial_corrupt_check.into()),
-        ("corrupt-check-time-interval", go_duration(config.corrupt_check_time).into()),
-        ("compact-check-time-enabled", config.compact_hash_check_enabled.into()),
+    ];
+    let is_old = version.minor < 6;
+    if !is_old {
+        fields.push(("feature-gates", features(&config.features).into()));
+    }
+    fields.push(("initial-corrupt-check", config.initial_corrupt_check.into()));
+    fields.push(("corrupt-check-time-interval", go_duration(config.corrupt_check_time).into()));
+    if is_old {
+        // From 3.6 on it is one of the features.
+        fields.push(("compact-check-time-enabled", config.compact_hash_check_enabled.into()));
+    }
+    fields.extend([
         ("compact-check-time-interval", go_duration(config.compact_hash_check_time).into()),
         ("auto-compaction-mode", mode.into()),
         ("auto-compaction-retention", retention.clone()),
         ("auto-compaction-interval", retention),
         ("downgrade-check-interval", go_duration(config.downgrade_check_interval).into()),
-        ("max-learners", config.max_learners.into()),
+    ]);
+    if !is_old {
+        fields.push(("max-learners", config.max_learners.into()));
         // The stage that is enforced, whatever was asked for.
-        ("v2-deprecation", if version.minor >= 6 { "write-only" } else { "not-yet" }.into()),
-    ];
+        fields.push(("v2-deprecation", "write-only".into()));
+    }
     tracing::info!(zap_fields = json!(fields).to_string(), "starting an etcd server");
 }
 

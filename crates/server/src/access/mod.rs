@@ -110,7 +110,7 @@ impl Access {
         *self.rights.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(rights);
         if self.is_enabled.swap(rights.is_enabled(), Ordering::Release) != rights.is_enabled() {
             let what = if rights.is_enabled() { "enabled" } else { "disabled" };
-            tracing::info!(auth_revision = rights.revision(), "{what} authentication");
+            tracing::info!("{what} authentication");
         }
     }
 

@@ -217,6 +217,12 @@ impl Config {
         self.data_dir.join("member")
     }
 
+    /// The database's file.
+    #[must_use]
+    pub fn db_path(&self) -> PathBuf {
+        self.member_dir().join("snap").join("db")
+    }
+
     /// The directory of the write-ahead log.
     #[must_use]
     pub fn wal_path(&self) -> PathBuf {

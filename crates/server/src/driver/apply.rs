@@ -22,6 +22,7 @@ use tokio::sync::oneshot;
 use super::committer::{self, AfterCommit, SnapshotPoint};
 use super::heart;
 use super::mailbox::{Receiver, Sender, Wait};
+use super::tell::Speaker;
 use crate::access::Access;
 use crate::board::Board;
 use crate::facts::Facts;
@@ -114,6 +115,8 @@ pub(crate) struct State {
     next_compaction_step: Option<Instant>,
     /// When the first of the compactions began.
     compaction_began: Option<Instant>,
+    /// Rows that it has removed so far.
+    compacted_rows: usize,
     last_snapshot: u64,
     is_snapshot_wanted: bool,
     is_leader: bool,
@@ -312,21 +315,30 @@ impl ApplyStage {
             let mut alarm = None;
             for effect in applied.effects {
                 match effect {
-                    Effect::ConfChange(change) => inputs.push(conf_change(last, &change)?),
+                    Effect::ConfChange(change) => {
+                        // Not what was refused, and not what was applied before the last stop.
+                        if change.node_id != 0 && applied.outcome.is_some() {
+                            let before = self.facts.get();
+                            let after = self.machine.membership();
+                            self.speaker().membership(&change, &before.membership, after);
+                        }
+                        inputs.push(conf_change(last, &change)?);
+                    }
                     Effect::RaiseAlarm(request) => alarm = Some(request),
                     Effect::EmptyEntry => self.count_leases(),
                     Effect::Compact(compaction) => self.compact(compaction),
                     // Before the next entry: its rows are for those to see who may by then.
-                    Effect::Auth(effect) => self.access.apply(last, &effect, self.machine.auth()),
+                    Effect::Auth(effect) => {
+                        let (before, after) = (self.access.rights(), self.machine.auth());
+                        self.speaker().auth(&committed.payload, &before, after);
+                        self.access.apply(last, &effect, after);
+                    }
                     Effect::Snapshot => self.state.is_snapshot_wanted = true,
                     Effect::ClusterVersion { old, new } => {
-                        self.log_cluster_version(old, new);
+                        self.speaker().cluster_version(old, new);
                         self.state.is_migration_due = true;
                     }
-                    Effect::Peer(change) => {
-                        self.log_peer(&change);
-                        self.peers.change(&change);
-                    }
+                    Effect::Peer(change) => self.peers.change(&change),
                     Effect::PromotedBefore { id, is_mended } => {
                         let member_id = format!("{id:x}");
                         if is_mended {
@@ -409,58 +421,9 @@ impl ApplyStage {
         self.state.is_commit_wanted = true;
     }
 
-    fn log_cluster_version(&self, old: Option<machine::Version>, new: machine::Version) {
-        let cluster_id = format!("{:x}", self.requests.core.cluster_id);
-        let local_member_id = format!("{:x}", self.requests.core.member_id);
-        let cluster_version = format!("{}.{}", new.major, new.minor);
-        match old {
-            None => tracing::info!(
-                cluster_id,
-                local_member_id,
-                cluster_version,
-                "set initial cluster version"
-            ),
-            Some(from) => tracing::info!(
-                cluster_id,
-                local_member_id,
-                from = format!("{}.{}", from.major, from.minor),
-                to = cluster_version,
-                "updated cluster version"
-            ),
-        }
-        tracing::info!(cluster_version, "enabled capabilities for version");
-        tracing::info!(cluster_version, "cluster version is updated");
-    }
-
-    fn log_peer(&self, change: &machine::PeerChange) {
-        let cluster_id = format!("{:x}", self.requests.core.cluster_id);
-        let local_member_id = format!("{:x}", self.requests.core.member_id);
-        match change {
-            machine::PeerChange::Add { id, peer_urls } => {
-                let member = self.machine.membership().members().find(|member| member.id == *id);
-                tracing::info!(
-                    cluster_id,
-                    local_member_id,
-                    added_peer_id = format!("{id:x}"),
-                    added_peer_peer_urls = ?peer_urls,
-                    added_peer_is_learner = member.is_some_and(|member| member.is_learner),
-                    "added member"
-                );
-            }
-            machine::PeerChange::Update { id, peer_urls } => tracing::info!(
-                cluster_id,
-                local_member_id,
-                updated_remote_peer_id = format!("{id:x}"),
-                updated_remote_peer_urls = ?peer_urls,
-                "updated member"
-            ),
-            machine::PeerChange::Remove { id } => tracing::info!(
-                cluster_id,
-                local_member_id,
-                removed_remote_peer_id = format!("{id:x}"),
-                "removed member"
-            ),
-        }
+    fn speaker(&self) -> Speaker {
+        let core = &self.requests.core;
+        Speaker { cluster_id: core.cluster_id, member_id: core.member_id, version: core.version }
     }
 
     /// Proposes the alarm, and answers the request that ran into the quota when the alarm stands.
@@ -511,22 +474,14 @@ impl ApplyStage {
         let step = compaction.step(self.policy.compaction_batch)?;
         if let mvcc::CompactionStep::Delete { rows, .. } = &step {
             self.metrics.applying.compacted_rows.add(rows.len() as u64);
+            self.state.compacted_rows += rows.len();
         }
         let revision = compaction.revision();
         let pause = if step.wants_pause() { self.policy.compaction_pause } else { Duration::ZERO };
         if step.apply(self.machine.writer()).is_break() {
             self.state.compactions.pop_front();
             self.state.is_commit_wanted = true;
-            let sizes = self.requests.core.backend.view().size();
-            tracing::info!(
-                compact_revision = revision,
-                took = told::go_duration(began.elapsed()),
-                current_db_size_bytes = sizes.total_bytes,
-                current_db_size = told::human_bytes(sizes.total_bytes),
-                current_db_size_in_use_bytes = sizes.in_use_bytes,
-                current_db_size_in_use = told::human_bytes(sizes.in_use_bytes),
-                "finished scheduled compaction"
-            );
+            self.tell_compacted(revision, began.elapsed());
             self.metrics.applying.compaction_finished(began.elapsed());
             self.state.compaction_began = None;
             self.requests.compaction_finished(revision);
@@ -536,6 +491,29 @@ impl ApplyStage {
             self.state.next_compaction_step = Some(Instant::now() + pause);
         }
         Ok(())
+    }
+
+    /// Tells of a compaction that has finished. One that a stop interrupted has no hash: it did not see all rows.
+    fn tell_compacted(&mut self, revision: i64, took: Duration) {
+        let sizes = self.requests.core.backend.view().size();
+        let hash = self.machine.reader().compaction_hashes().first().copied();
+        let hash = hash.filter(|hash| hash.revision == revision);
+        let keys = std::mem::take(&mut self.state.compacted_rows);
+        tracing::info!(
+            compact_revision = revision,
+            took = told::go_duration(took),
+            // In etcd's order, and only where etcd has it.
+            number_of_keys_compacted = (self.requests.core.version.minor >= 7).then_some(keys),
+            hash = hash.map(|hash| hash.hash),
+            current_db_size_bytes = sizes.total_bytes,
+            current_db_size = told::human_bytes(sizes.total_bytes),
+            current_db_size_in_use_bytes = sizes.in_use_bytes,
+            current_db_size_in_use = told::human_bytes(sizes.in_use_bytes),
+            "finished scheduled compaction"
+        );
+        if let Some(mvcc::HashedAt { hash, revision, compact_revision }) = hash {
+            tracing::info!(hash, revision, compact_revision, "storing new hash");
+        }
     }
 
     /// Gives the committer what is due, one job at a time.
@@ -581,10 +559,15 @@ impl ApplyStage {
         }
         if let Some(point) = snapshot {
             self.state.is_snapshot_wanted = false;
+            let Speaker { member_id, version, .. } = self.speaker();
+            let since_last = point.index.0.saturating_sub(self.state.last_snapshot);
             tracing::info!(
+                local_member_id = format!("{member_id:x}"),
                 local_member_applied_index = point.index.0,
                 local_member_snapshot_index = self.state.last_snapshot,
                 local_member_snapshot_count = self.policy.snapshot_count,
+                snapshot_forced =
+                    (version.minor >= 6).then_some(since_last <= self.policy.snapshot_count),
                 "triggering snapshot"
             );
             self.state.last_snapshot = point.index.0;
@@ -641,8 +624,8 @@ fn log_slow(
                 Err(_) => String::new(),
             }
         }
-        machine::Payload::ConfChange(_) => "conf_change:<>".to_owned(),
-        machine::Payload::Empty => String::new(),
+        // Not requests of a client, and not told by etcd.
+        machine::Payload::ConfChange(_) | machine::Payload::Empty => return,
     };
     match outcome {
         Some(Err(error)) => told::slow(took, limit, "", &request, "", Some(error)),

@@ -19,6 +19,7 @@ use super::mailbox::{Receiver, Sender, Wait};
 use super::{apply, heart};
 use crate::metrics::Metrics;
 use crate::peers::Peers;
+use crate::told;
 
 /// What comes in.
 #[derive(Debug)]
@@ -104,6 +105,10 @@ pub(crate) struct Committer {
     pub(crate) metrics: Arc<Metrics>,
     /// Entries that stay in memory behind a snapshot.
     pub(crate) catchup_entries: u64,
+    /// The database's file, to name it.
+    pub(crate) db_path: std::path::PathBuf,
+    /// The version that the member stands for.
+    pub(crate) version: machine::Version,
 }
 
 impl Committer {
@@ -143,17 +148,15 @@ impl Committer {
                 tracing::info!("starting defragment");
                 let metrics = &self.metrics.committing;
                 let start = Instant::now();
+                told::defragmenting(&self.db_path, self.backend.view().size());
                 let result = {
                     let _running = metrics.defragmenting.enter();
                     job.run()
                 };
                 metrics.defrag.observe(start.elapsed());
                 if let Ok(stats) = &result {
-                    tracing::info!(
-                        size_before_bytes = stats.before.total_bytes,
-                        size_after_bytes = stats.after.total_bytes,
-                        "finished defragment"
-                    );
+                    told::defragmented(&self.db_path, stats, start.elapsed());
+                    tracing::info!("finished defragment");
                 }
                 // One that failed before it swapped the files left all as it was; else the next commit fails.
                 let _ = reply.send(result.map_err(|error| error.to_string()));
@@ -188,9 +191,18 @@ impl Committer {
     fn save_snapshot(&self, point: SnapshotPoint) -> Result<(), CommitFailure> {
         self.metrics.committing.save_snapshot(&self.snap_dir, &point.to_snapshot())?;
         let SnapshotPoint { index, term, conf_state, document } = point;
-        tracing::info!(snapshot_index = index.0, "saved snapshot");
+        if self.version.minor < 6 {
+            tracing::info!(snapshot_index = index.0, "saved snapshot");
+        } else {
+            tracing::info!(snapshot_index = index.0, "saved snapshot to disk");
+        }
         let record = walpb::Snapshot { index: index.0, term, conf_state: Some(conf_state.clone()) };
         let compact = LogIndex(index.0.saturating_sub(self.catchup_entries).max(1));
+        if self.version.minor < 6 {
+            tracing::info!(compact_index = compact.0, "compacted Raft logs");
+        } else {
+            tracing::debug!(compact_index = compact.0, "compacted Raft logs");
+        }
         let taken = Input::SnapshotTaken {
             index,
             conf_state: from_record(&conf_state),

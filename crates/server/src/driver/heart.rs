@@ -100,6 +100,8 @@ struct Together {
 /// The heart's belongings.
 pub(crate) struct Heart {
     pub(crate) replica: Replica,
+    /// This member.
+    pub(crate) member_id: u64,
     pub(crate) log: Seat<LogWriter, log_writer::Work>,
     pub(crate) apply: Seat<ApplyStage, apply::Order>,
     pub(crate) inbox: Receiver<Work>,
@@ -267,7 +269,7 @@ impl Heart {
                 Seat::Here(_) | Seat::Gone => together.applies.push(apply),
             },
             Effect::ConfState(Ok(state)) => {
-                tracing::info!(voters = ?state.voters, learners = ?state.learners, "switched configuration");
+                tracing::debug!(voters = ?state.voters, learners = ?state.learners, "switched configuration");
                 if state.voters.len() + state.learners.len() > 1 {
                     self.split_with(together)?;
                 }
@@ -283,6 +285,7 @@ impl Heart {
                 let was_leader = self.board.is_leader();
                 self.board.update(&status);
                 if leader_before != status.leader {
+                    self.tell_leader(leader_before, &status);
                     self.reads.leader_changed();
                     if status.leader != raft::NodeId::NONE {
                         self.metrics.consensus.leader_changes.count();
@@ -304,6 +307,27 @@ impl Heart {
             }
         }
         Ok(())
+    }
+
+    /// Tells who leads now, in the words of etcd's raft.
+    fn tell_leader(&self, before: raft::NodeId, status: &replica::Status) {
+        let (own, now, term) = (self.member_id, status.leader.0, status.term.0);
+        match (before, status.leader) {
+            (before, raft::NodeId::NONE) => tracing::info!(
+                logger = "raft",
+                "raft.node: {own:x} lost leader {:x} at term {term}",
+                before.0
+            ),
+            (raft::NodeId::NONE, _) => tracing::info!(
+                logger = "raft",
+                "raft.node: {own:x} elected leader {now:x} at term {term}"
+            ),
+            (before, _) => tracing::info!(
+                logger = "raft",
+                "raft.node: {own:x} changed leader from {:x} to {now:x} at term {term}",
+                before.0
+            ),
+        }
     }
 
     /// Gives log and state machine threads of their own.

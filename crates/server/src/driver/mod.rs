@@ -24,6 +24,7 @@ pub(crate) mod committer;
 pub(crate) mod heart;
 pub(crate) mod log_writer;
 pub(crate) mod mailbox;
+mod tell;
 
 use std::thread::JoinHandle;
 

@@ -76,6 +76,7 @@ impl Service {
             let login = core.access.rights().login(&request.name);
             let login = login.map_err(|refused| refuse_login(&request.name, refused))?;
             if !core.access.passwords.verify(request.password.clone(), &login).await {
+                tracing::info!(user_name = request.name, "invalid password");
                 return Err(refuse_login(&request.name, auth::Error::AuthFailed));
             }
             let prefix = core.access.token_prefix();

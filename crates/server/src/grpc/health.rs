@@ -32,6 +32,20 @@ fn status_of(defragmentations: usize) -> ServingStatus {
     if defragmentations == 0 { ServingStatus::Serving } else { ServingStatus::NotServing }
 }
 
+/// Tells that clients are told so: at the start, and when a defragmentation changes it.
+pub(crate) fn tell(is_serving: bool) {
+    if is_serving {
+        tracing::info!(service = "", status = "SERVING", "grpc service status changed");
+    } else {
+        tracing::warn!(
+            service = "",
+            status = "NOT_SERVING",
+            reason = "defrag is active",
+            "grpc service status changed"
+        );
+    }
+}
+
 fn answer(status: ServingStatus) -> HealthCheckResponse {
     HealthCheckResponse { status: status.into() }
 }

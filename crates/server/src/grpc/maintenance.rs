@@ -2,6 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Instant;
 
 use backend::HashRule;
 use backend::schema::meta;
@@ -22,10 +23,11 @@ use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
-use super::{downgrade, limits, status};
+use super::{downgrade, health, limits, status};
 use crate::config::QUOTA_DEFAULT_BYTES;
 use crate::driver::{apply, heart};
 use crate::request::{Core, Refusal};
+use crate::told;
 
 /// etcd's size of a piece of a snapshot.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -157,10 +159,12 @@ impl Maintenance for Service {
         let done = if self.core.config.stops_grpc_on_defrag {
             let core = Arc::clone(&self.core);
             core.defragmentations.send_modify(|count| *count += 1);
+            health::tell(false);
             // To its end, also if nobody waits for it any more.
             let defragmenting = tokio::spawn(async move {
                 let done = done.await;
                 core.defragmentations.send_modify(|count| *count -= 1);
+                health::tell(true);
                 done
             });
             defragmenting.await.map_err(|error| Status::internal(error.to_string()))?
@@ -224,7 +228,13 @@ impl Maintenance for Service {
             String::new()
         };
         let snapshot = view.snapshot();
-        tracing::info!(total_bytes = snapshot.len_bytes(), "sending database snapshot to client");
+        let total_bytes = snapshot.len_bytes();
+        tracing::info!(
+            total_bytes,
+            size = told::human_bytes(total_bytes),
+            storage_version = (!version.is_empty()).then_some(version.as_str()),
+            "sending database snapshot to client"
+        );
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
         tokio::task::spawn_blocking(move || send_snapshot(snapshot, &version, &sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
@@ -299,6 +309,8 @@ fn send_snapshot(
         blob,
         version: version.to_owned(),
     };
+    let begun = Instant::now();
+    let total_bytes = snapshot.len_bytes();
     let mut hash = Sha256::new();
     let mut buffer = vec![0; CHUNK_BYTES];
     while snapshot.remaining_bytes() > 0 {
@@ -316,8 +328,22 @@ fn send_snapshot(
         }
     }
     let digest = Bytes::copy_from_slice(&hash.finalize());
+    tracing::info!(
+        total_bytes,
+        checksum_size = digest.len(),
+        "sending database sha256 checksum to client"
+    );
     if sender.blocking_send(Ok(piece(digest, 0))).is_ok() {
-        tracing::info!("successfully sent database snapshot to client");
+        let took = begun.elapsed();
+        // 3.5, which knows no version of its storage, has words for the time.
+        let took = if version.is_empty() { told::ago(took) } else { told::go_duration(took) };
+        tracing::info!(
+            total_bytes,
+            size = told::human_bytes(total_bytes),
+            took,
+            storage_version = (!version.is_empty()).then_some(version),
+            "successfully sent database snapshot to client"
+        );
     }
 }
 

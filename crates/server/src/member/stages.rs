@@ -167,6 +167,8 @@ impl Member {
             peers: Arc::clone(&peers),
             metrics: Arc::clone(&metrics),
             catchup_entries: config.snapshot_catchup_entries,
+            db_path: config.db_path(),
+            version,
         };
         let apply = ApplyStage {
             machine,
@@ -197,6 +199,7 @@ impl Member {
         };
         let mut heart = Heart {
             replica,
+            member_id,
             log: Seat::Here(log_writer),
             apply: Seat::Here(apply),
             inbox: heart_inbox,

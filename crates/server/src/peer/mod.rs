@@ -308,24 +308,36 @@ impl Transport {
         if known.is_stopped || is_known {
             return;
         }
-        let urls = match Urls::parse(urls) {
-            Ok(urls) => urls,
+        let parsed = match Urls::parse(urls) {
+            Ok(parsed) => parsed,
             Err(error) => {
                 tracing::warn!(remote_peer_id = format!("{id:x}"), error = %error, "cannot reach a member");
                 return;
             }
         };
         let (shared, runtime) = (Arc::clone(&self.shared), self.runtime.clone());
-        let remote = Arc::new(Channels::start(id, urls, acquaintance, shared, runtime));
+        let remote = Arc::new(Channels::start(id, parsed, acquaintance, shared, runtime));
         match acquaintance {
             Acquaintance::Peer => {
                 known.peers.insert(id, remote);
+                tracing::info!(
+                    local_member_id = format!("{:x}", self.shared.identity.member_id),
+                    remote_peer_id = format!("{id:x}"),
+                    remote_peer_urls = ?urls,
+                    "added remote peer"
+                );
                 if let Some(remote) = known.remotes.remove(&id) {
                     remote.stop();
                 }
             }
             Acquaintance::Remote => {
                 known.remotes.insert(id, remote);
+                tracing::info!(
+                    local_member_id = format!("{:x}", self.shared.identity.member_id),
+                    remote_peer_id = format!("{id:x}"),
+                    remote_peer_urls = ?urls,
+                    "added new remote peer"
+                );
             }
         }
     }
@@ -334,7 +346,12 @@ impl Transport {
     pub(crate) fn update_peer(&self, id: u64, urls: &[String]) {
         let Some(peer) = self.read().get(id).cloned() else { return };
         match peer.urls.update(urls) {
-            Ok(()) => tracing::info!(remote_peer_id = format!("{id:x}"), "updated remote peer"),
+            Ok(()) => tracing::info!(
+                local_member_id = format!("{:x}", self.shared.identity.member_id),
+                updated_remote_peer_id = format!("{id:x}"),
+                updated_remote_peer_urls = ?urls,
+                "updated remote peer"
+            ),
             Err(error) => {
                 tracing::warn!(remote_peer_id = format!("{id:x}"), error = %error, "cannot reach a member");
             }
@@ -348,7 +365,11 @@ impl Transport {
         drop(known);
         for remote in removed.into_iter().flatten() {
             remote.stop();
-            tracing::info!(removed_remote_peer_id = format!("{id:x}"), "removed remote peer");
+            tracing::info!(
+                local_member_id = format!("{:x}", self.shared.identity.member_id),
+                removed_remote_peer_id = format!("{id:x}"),
+                "removed remote peer"
+            );
         }
     }
 
