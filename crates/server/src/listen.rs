@@ -385,7 +385,28 @@ pub(crate) async fn secured(
             None
         }
         Err(error) => {
-            tracing::warn!(remote_addr = remote, error = %error, "rejected connection on {side} endpoint");
+            let refused = error.get_ref().and_then(|inner| inner.downcast_ref::<tls::Refused>());
+            let server_name =
+                refused.map(|refused| refused.server_name.as_str()).unwrap_or_default();
+            match refused
+                .filter(|refused| !(refused.addresses.is_empty() && refused.names.is_empty()))
+            {
+                // Of a certificate that was believed, and belongs elsewhere.
+                Some(tls::Refused { addresses, names, .. }) => tracing::warn!(
+                    remote_addr = remote,
+                    server_name,
+                    ip_addresses = ?addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    dns_names = ?names,
+                    error = %error,
+                    "rejected connection on {side} endpoint"
+                ),
+                None => tracing::warn!(
+                    remote_addr = remote,
+                    server_name,
+                    error = %error,
+                    "rejected connection on {side} endpoint"
+                ),
+            }
             None
         }
     }

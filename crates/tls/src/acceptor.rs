@@ -6,12 +6,15 @@ use std::sync::Arc;
 use rustls::ServerConfig;
 use rustls::server::NoServerSessionStorage;
 use tokio::time::timeout;
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::fresh::Fresh;
 use crate::pair::Current;
 use crate::verify::Clients;
-use crate::{Error, HANDSHAKE_LIMIT, Settings, Socket, Stream, origin, provider_with, wording};
+use crate::wording::Greeting;
+use crate::{
+    Error, HANDSHAKE_LIMIT, Refused, Settings, Socket, Stream, origin, provider_with, wording,
+};
 
 /// Accepts connections under one side's settings. Cheap to clone.
 #[derive(Clone)]
@@ -38,6 +41,7 @@ impl Acceptor {
         if let Some(pair) = &settings.client_pair {
             Current::new(pair.clone())?;
         }
+        settings.ciphers.check(protocols.iter().map(|name| name.as_bytes()))?;
         let settings = Arc::new(settings.clone());
         let protocols: Arc<[Vec<u8>]> =
             protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -49,7 +53,8 @@ impl Acceptor {
     /// Shakes hands.
     ///
     /// # Errors
-    /// The other side says nothing for too long, something else than TLS, or shows a certificate that is not believed.
+    /// The other side says nothing for too long, something else than TLS, or shows a certificate that is not believed. Inside is a
+    /// [`Refused`] once it has said something.
     pub async fn accept(&self, socket: impl Into<Socket>) -> io::Result<Stream> {
         timeout(HANDSHAKE_LIMIT, self.shake_hands(socket.into())).await.unwrap_or_else(|_| {
             Err(io::Error::new(io::ErrorKind::TimedOut, "TLS handshake timeout"))
@@ -60,13 +65,25 @@ impl Acceptor {
         // The state of a handshake is some KiB, which a connection that says nothing does not get.
         socket.readable().await?;
         let origin = socket.origin()?;
+        let oldest = socket.first_version().await;
+        let begun = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), socket);
+        let begun = begun.await.map_err(|error| {
+            Refused::default().because(&wording::of_greeting(error, oldest, &Greeting::default()))
+        })?;
+        let greeting = Greeting::of(&begun.client_hello());
+        let about = || Refused { server_name: greeting.server_name.clone(), ..Refused::default() };
         let config = self.config.get_or_last(|| config(&self.settings, &self.protocols));
-        let stream = TlsAcceptor::from(config).accept(socket).await.map_err(wording::as_go)?;
+        let stream = begun
+            .into_stream(config)
+            .await
+            .map_err(|error| about().because(&wording::of_greeting(error, oldest, &greeting)))?;
         if self.settings.check_origin
             && let Some(address) = origin
             && let Some([leaf, ..]) = stream.get_ref().1.peer_certificates()
+            && let Err(error) = origin::check(leaf, address).await
         {
-            origin::check(leaf, address).await?;
+            let (addresses, names) = origin::hosts(leaf);
+            return Err(Refused { addresses, names, ..about() }.because(&error));
         }
         Ok(Stream::Accepted(Box::new(stream)))
     }

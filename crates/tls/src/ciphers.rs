@@ -111,6 +111,12 @@ const SERVED: &[(&str, CipherSuite)] = &[
     ),
 ];
 
+/// HTTP/2 over TLS 1.2 asks for one of these.
+const OF_HTTP2: [CipherSuite; 2] = [
+    CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+];
+
 /// Known to Go: of TLS 1.3, where there is no choice, or without forward secrecy or authenticated encryption.
 const NOT_CHOSEN: &[&str] = &[
     "TLS_AES_128_GCM_SHA256",
@@ -138,28 +144,47 @@ impl Ciphers {
     /// Reads a list with commas.
     ///
     /// # Errors
-    /// A name that Go does not know either, a list without effect, or one of which nothing is served.
+    /// A name that Go does not know either, an empty one included, or a list without effect.
     pub fn parse(text: &str, versions: Versions) -> Result<Self, Error> {
         let mut ciphers = Self::default();
-        for name in text.split(',').map(str::trim).filter(|name| !name.is_empty()) {
+        for name in text.split(',').map(str::trim) {
             match SERVED.iter().find(|(served, _)| *served == name) {
                 Some((_, suite)) => ciphers.chosen.push(*suite),
                 None if NOT_CHOSEN.contains(&name) => ciphers.left_out.push(name.to_owned()),
                 None => return Err(Error::Cipher(name.to_owned())),
             }
         }
-        let is_given = !ciphers.chosen.is_empty() || !ciphers.left_out.is_empty();
-        if is_given && versions.min == Version::Tls13 {
-            return Err(Error::CiphersWithoutEffect);
+        match versions.min {
+            Version::Tls12 => Ok(ciphers),
+            Version::Tls13 => Err(Error::CiphersWithoutEffect),
         }
-        if is_given && ciphers.chosen.is_empty() {
-            return Err(Error::NoCipher(ciphers.left_out.join(",")));
+    }
+
+    fn is_given(&self) -> bool {
+        !self.chosen.is_empty() || !self.left_out.is_empty()
+    }
+
+    /// Whether what was chosen is enough for somebody who speaks these protocols.
+    pub(crate) fn check<'a>(
+        &self,
+        mut protocols: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<(), Error> {
+        if !self.is_given() {
+            return Ok(());
         }
-        Ok(ciphers)
+        if protocols.any(|name| name == b"h2")
+            && !OF_HTTP2.iter().any(|suite| self.chosen.contains(suite))
+        {
+            return Err(Error::NoCipherOfHttp2);
+        }
+        match self.chosen.is_empty() {
+            true => Err(Error::NoCipher(self.left_out.join(","))),
+            false => Ok(()),
+        }
     }
 
     pub(crate) fn allow(&self, suite: &SupportedCipherSuite) -> bool {
-        self.chosen.is_empty() || suite.tls13().is_some() || self.chosen.contains(&suite.suite())
+        !self.is_given() || suite.tls13().is_some() || self.chosen.contains(&suite.suite())
     }
 }
 
@@ -193,12 +218,26 @@ mod tests {
         assert_eq!(left.cipher_suites.iter().filter(|suite| suite.tls13().is_none()).count(), 1);
         let text = |text, versions| Ciphers::parse(text, versions).unwrap_err().to_string();
         assert_eq!(text("BAD", all), "unexpected TLS cipher suite \"BAD\"");
-        assert!(text("TLS_RSA_WITH_RC4_128_SHA", all).starts_with("none of the TLS cipher suites"));
+        for empty in ["", ",", "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,"] {
+            assert_eq!(text(empty, all), "unexpected TLS cipher suite \"\"");
+        }
+        let check = |text, protocol: &str| {
+            let ciphers = Ciphers::parse(text, all).unwrap();
+            ciphers.check([protocol.as_bytes()].into_iter()).map_err(|error| error.to_string())
+        };
+        let weak = "TLS_RSA_WITH_RC4_128_SHA";
+        assert!(check(weak, "http/1.1").unwrap_err().starts_with("none of the TLS cipher suites"));
+        let other = "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384";
+        assert_eq!(check(other, "http/1.1"), Ok(()));
+        for text in [weak, other] {
+            let why = check(text, "h2").unwrap_err();
+            assert!(why.contains("HTTP/2-required AES_128_GCM_SHA256"), "{why}");
+        }
+        assert_eq!(check("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", "h2"), Ok(()));
         let only_13 = Versions::parse("TLS1.3", "").unwrap();
         assert_eq!(
             text("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", only_13),
             "cipher suites cannot be configured when only TLS1.3 is enabled"
         );
-        assert!(Ciphers::parse("", only_13).is_ok());
     }
 }

@@ -35,6 +35,7 @@ impl Connector {
     /// # Errors
     /// A file is missing or holds something else.
     pub fn new(settings: &Settings, protocols: &[&str]) -> Result<Self, Error> {
+        settings.ciphers.check(std::iter::empty())?;
         let settings = Arc::new(settings.clone());
         let protocols: Arc<[Vec<u8>]> =
             protocols.iter().map(|name| name.as_bytes().to_vec()).collect();

@@ -22,10 +22,12 @@
 mod acceptor;
 mod ciphers;
 mod connector;
+mod direct;
 mod fresh;
 mod generated;
 mod origin;
 mod pair;
+mod refused;
 mod settings;
 mod socket;
 mod stream;
@@ -43,6 +45,7 @@ pub use acceptor::Acceptor;
 pub use ciphers::{Ciphers, Version, Versions};
 pub use connector::Connector;
 pub use generated::{Generated, generate};
+pub use refused::Refused;
 pub use settings::{Names, Pair, Settings};
 pub use socket::Socket;
 pub use stream::Stream;
@@ -109,6 +112,12 @@ pub enum Error {
         "none of the TLS cipher suites {0} is secure enough to be served; leave the list out, or name one of ECDHE with AES-GCM or ChaCha20"
     )]
     NoCipher(String),
+    /// Cipher suites without which there is no HTTP/2; the text is Go's.
+    #[error(
+        "http2: TLSConfig.CipherSuites is missing an HTTP/2-required AES_128_GCM_SHA256 cipher (need at least one of \
+         TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 or TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256)"
+    )]
+    NoCipherOfHttp2,
     /// What the library refuses.
     #[error(transparent)]
     Library(#[from] rustls::Error),

@@ -53,6 +53,12 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// The addresses and names of a certificate; none where they cannot be read.
+pub(crate) fn hosts(certificate: &CertificateDer<'_>) -> (Vec<IpAddr>, Vec<String>) {
+    let Hosts { addresses, names } = Hosts::of(certificate).unwrap_or_default();
+    (addresses, names)
+}
+
 /// Compares a certificate with the address of its connection.
 pub(crate) async fn check(certificate: &CertificateDer<'_>, from: IpAddr) -> io::Result<()> {
     let hosts = Hosts::of(certificate)?;

@@ -5,13 +5,14 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
+use rustls::{CertificateError, Error as TlsError, InconsistentKeys, SignatureScheme};
+use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 use crate::fresh::Fresh;
 use crate::{Error, Pair};
@@ -72,9 +73,30 @@ fn load(pair: &Pair, provider: &CryptoProvider) -> Result<Arc<CertifiedKey>, Err
     let chain = certificates(&pair.certificate)?;
     let key =
         PrivateKeyDer::from_pem_file(&pair.key).map_err(|error| pem_error(&pair.key, error))?;
-    CertifiedKey::from_der(chain, key, provider)
-        .map(Arc::new)
-        .map_err(|source| Error::Pair { pair: pair.clone(), source })
+    let of_pair = |source| Error::Pair { pair: pair.clone(), source };
+    let key = provider.key_provider.load_private_key(key).map_err(of_pair)?;
+    let certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        // Of v1, or with an extension that the library does not know: whether it is believed is up to those it is shown to.
+        Err(TlsError::InvalidCertificate(why)) => {
+            check_key(&certified, why).map_err(of_pair)?;
+        }
+        Err(other) => return Err(of_pair(other)),
+    }
+    Ok(Arc::new(certified))
+}
+
+/// Whether the key is the one of a certificate that the library refuses to read.
+fn check_key(certified: &CertifiedKey, why: CertificateError) -> Result<(), TlsError> {
+    let parsed =
+        certified.end_entity_cert().ok().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    let Some((_, parsed)) = parsed else { return Err(TlsError::InvalidCertificate(why)) };
+    match certified.key.public_key() {
+        Some(own) if own.as_ref() == parsed.public_key().raw => Ok(()),
+        Some(_) => Err(TlsError::InconsistentKeys(InconsistentKeys::KeyMismatch)),
+        None => Err(TlsError::InconsistentKeys(InconsistentKeys::Unknown)),
+    }
 }
 
 /// All certificates of a PEM file, of which there is at least one.

@@ -47,6 +47,18 @@ impl Socket {
         }
     }
 
+    /// The version that a greeting which is already there begins with, as TLS writes it. Newer ones are told further behind.
+    pub(crate) async fn first_version(&self) -> Option<u16> {
+        /// Headers of the record and of the message in it, and the version.
+        const LEN: usize = 5 + 4 + 2;
+        let mut begin = [0; LEN];
+        let len = self.tcp()?.peek(&mut begin).await.ok()?;
+        let &[.., high, low] = begin.get(..len).filter(|read| read.len() == LEN)? else {
+            return None;
+        };
+        Some(u16::from_be_bytes([high, low]))
+    }
+
     /// Where the other side is, for a check of its names; `None` on this machine.
     pub(crate) fn origin(&self) -> io::Result<Option<IpAddr>> {
         match self {

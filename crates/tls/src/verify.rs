@@ -1,15 +1,14 @@
 //! Whose certificates are believed.
 //!
 //! rustls checks the chain, the dates, the use and the signature of the handshake. Around it come the rules that etcd has
-//! besides: revoked serial numbers, restricted names, and a certificate that is trusted itself although it could sign others,
-//! as self-signed ones of operators often are.
+//! besides: revoked serial numbers, restricted names, and the forms of certificates that Go takes and rustls does not (`direct`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ParsedCertificate, WebPkiClientVerifier};
@@ -19,65 +18,68 @@ use rustls::{
 };
 use x509_parser::prelude::{CertificateRevocationList, FromDer as _, X509Certificate};
 
+use crate::direct::{self, Purpose};
 use crate::pair::certificates;
 use crate::{Error, Names, Settings};
 
 /// The authorities that are believed, and their certificates as such.
 struct Trusted {
+    /// Those that may sign others.
     roots: Arc<RootCertStore>,
+    /// Those of the file, all of them; the system's are not among them.
     certificates: Vec<CertificateDer<'static>>,
+    /// What those who dial are told to have a certificate of.
+    subjects: Vec<DistinguishedName>,
 }
 
 impl Trusted {
     fn of(settings: &Settings) -> Result<Self, Error> {
-        let mut roots = RootCertStore::empty();
-        let mut own = Vec::new();
-        match &settings.trusted_ca {
-            Some(path) => {
-                own = certificates(path)?;
-                for certificate in &own {
-                    roots
-                        .add(certificate.clone())
-                        .map_err(|error| Error::content(path, error.to_string()))?;
-                }
+        let Some(path) = &settings.trusted_ca else {
+            // The system's, of which some may be unreadable to rustls.
+            let found = rustls_native_certs::load_native_certs();
+            for error in found.errors {
+                tracing::debug!(error = %error, "a certificate of the system cannot be read");
             }
-            None => {
-                // The system's, of which some may be unreadable to rustls.
-                let found = rustls_native_certs::load_native_certs();
-                for error in found.errors {
-                    tracing::debug!(error = %error, "a certificate of the system cannot be read");
-                }
-                roots.add_parsable_certificates(found.certs);
+            let mut roots = RootCertStore::empty();
+            roots.add_parsable_certificates(found.certs);
+            let subjects = roots.subjects();
+            return Ok(Self { roots: Arc::new(roots), certificates: Vec::new(), subjects });
+        };
+        let certificates = certificates(path)?;
+        let store = |is_taken: fn(&CertificateDer<'_>) -> bool| {
+            let mut roots = RootCertStore::empty();
+            for certificate in certificates.iter().filter(|certificate| is_taken(certificate)) {
+                roots
+                    .add(certificate.clone())
+                    .map_err(|error| Error::content(path, error.to_string()))?;
             }
-        }
-        Ok(Self { roots: Arc::new(roots), certificates: own })
+            Ok::<_, Error>(roots)
+        };
+        let subjects = store(|_| true)?.subjects();
+        // Somebody's own certificate is believed for itself, and signs for nobody else.
+        let roots = Arc::new(store(direct::is_authority)?);
+        Ok(Self { roots, certificates, subjects })
+    }
+
+    /// Whether there are certificates, and none of an authority.
+    fn is_without_authority(&self) -> bool {
+        self.roots.is_empty() && !self.certificates.is_empty()
     }
 }
 
-/// Whether a refused certificate is one of those trusted by themselves. The library takes none that could sign others for
-/// anybody's own, which is how operators often make a single one; Go does.
-fn is_trusted_itself(
-    refusal: &TlsError,
-    leaf: &CertificateDer<'_>,
-    trusted: &[CertificateDer<'static>],
-    now: UnixTime,
-) -> bool {
-    // That rule has no name in rustls' list. Dates, names and uses have, and stay refused.
-    let is_other = matches!(refusal, TlsError::InvalidCertificate(CertificateError::Other(_)));
-    if !is_other || !trusted.iter().any(|certificate| certificate == leaf) {
-        return false;
-    }
-    let Ok((_, parsed)) = X509Certificate::from_der(leaf) else { return false };
-    let seconds = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
-    x509_parser::time::ASN1Time::from_timestamp(seconds)
-        .is_ok_and(|now| parsed.validity().is_valid_at(now))
+/// What the library says where it has no authority to look for.
+const fn nobody() -> TlsError {
+    TlsError::InvalidCertificate(CertificateError::UnknownIssuer)
 }
 
 /// Checks those who dial.
 #[derive(Debug)]
 pub(crate) struct Clients {
-    chain: Arc<dyn ClientCertVerifier>,
+    /// `None` without an authority.
+    chain: Option<Arc<dyn ClientCertVerifier>>,
+    algorithms: WebPkiSupportedAlgorithms,
     trusted: Vec<CertificateDer<'static>>,
+    subjects: Vec<DistinguishedName>,
     revoked: Option<PathBuf>,
     names: Names,
 }
@@ -85,12 +87,20 @@ pub(crate) struct Clients {
 impl Clients {
     pub(crate) fn new(settings: &Settings, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
         let trusted = Trusted::of(settings)?;
-        let chain = WebPkiClientVerifier::builder_with_provider(trusted.roots, provider)
-            .build()
-            .map_err(|error| TlsError::General(error.to_string()))?;
+        let algorithms = provider.signature_verification_algorithms;
+        let chain = match trusted.is_without_authority() {
+            true => None,
+            false => Some(
+                WebPkiClientVerifier::builder_with_provider(trusted.roots, provider)
+                    .build()
+                    .map_err(|error| TlsError::General(error.to_string()))?,
+            ),
+        };
         Ok(Self {
             chain,
+            algorithms,
             trusted: trusted.certificates,
+            subjects: trusted.subjects,
             revoked: settings.revoked.clone(),
             names: settings.names.clone(),
         })
@@ -99,7 +109,7 @@ impl Clients {
 
 impl ClientCertVerifier for Clients {
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        self.chain.root_hint_subjects()
+        &self.subjects
     }
 
     fn verify_client_cert(
@@ -108,17 +118,19 @@ impl ClientCertVerifier for Clients {
         others: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, TlsError> {
-        let verified = match self.chain.verify_client_cert(leaf, others, now) {
-            Err(error) if is_trusted_itself(&error, leaf, &self.trusted, now) => {
-                ClientCertVerified::assertion()
-            }
-            verified => verified?,
+        let verified = match &self.chain {
+            Some(chain) => chain.verify_client_cert(leaf, others, now).map(drop),
+            None => Err(nobody()),
         };
+        if let Err(refusal) = verified {
+            let (trusted, algorithms) = (&self.trusted, &self.algorithms);
+            direct::verify(refusal, leaf, trusted, Purpose::Client, algorithms, now)?;
+        }
         if let Some(path) = &self.revoked {
             check_revoked(path, std::iter::once(leaf).chain(others))?;
         }
         check_names(&self.names, leaf)?;
-        Ok(verified)
+        Ok(ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -127,7 +139,7 @@ impl ClientCertVerifier for Clients {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chain.verify_tls12_signature(message, leaf, signed)
+        direct::verify_signature_of_12(message, leaf, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -136,11 +148,11 @@ impl ClientCertVerifier for Clients {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        self.chain.verify_tls13_signature(message, leaf, signed)
+        direct::verify_signature_of_13(message, leaf, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.chain.supported_verify_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 
@@ -180,10 +192,14 @@ fn check_names(names: &Names, leaf: &CertificateDer<'_>) -> Result<(), TlsError>
             found.any(|name| allowed.iter().any(|allowed| allowed == name))
         }
         Names::Hosts(hosts) => {
-            let parsed = ParsedCertificate::try_from(leaf)?;
-            hosts.iter().any(|host| {
-                ServerName::try_from(host.as_str())
-                    .is_ok_and(|name| rustls::client::verify_server_name(&parsed, &name).is_ok())
+            // One that the library cannot read, of v1, has no names.
+            let parsed = ParsedCertificate::try_from(leaf);
+            parsed.is_ok_and(|parsed| {
+                hosts.iter().any(|host| {
+                    ServerName::try_from(host.as_str()).is_ok_and(|name| {
+                        rustls::client::verify_server_name(&parsed, &name).is_ok()
+                    })
+                })
             })
         }
     };
@@ -197,23 +213,36 @@ fn check_names(names: &Names, leaf: &CertificateDer<'_>) -> Result<(), TlsError>
 /// Checks those who are dialled.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    /// `None` believes anybody; signatures are checked all the same.
-    chain: Option<Arc<WebPkiServerVerifier>>,
+    chain: Chain,
     trusted: Vec<CertificateDer<'static>>,
-    provider: Arc<CryptoProvider>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+#[derive(Debug)]
+enum Chain {
+    /// Believes anybody; signatures are checked all the same.
+    Unchecked,
+    /// There is no authority, but certificates that are believed themselves.
+    Pinned,
+    Checked(Arc<WebPkiServerVerifier>),
 }
 
 impl Servers {
     pub(crate) fn new(settings: &Settings, provider: Arc<CryptoProvider>) -> Result<Self, Error> {
+        let algorithms = provider.signature_verification_algorithms;
         if settings.skip_server_check {
-            return Ok(Self { chain: None, trusted: Vec::new(), provider });
+            return Ok(Self { chain: Chain::Unchecked, trusted: Vec::new(), algorithms });
         }
         let trusted = Trusted::of(settings)?;
-        let chain =
-            WebPkiServerVerifier::builder_with_provider(trusted.roots, Arc::clone(&provider))
-                .build()
-                .map_err(|error| TlsError::General(error.to_string()))?;
-        Ok(Self { chain: Some(chain), trusted: trusted.certificates, provider })
+        let chain = match trusted.is_without_authority() {
+            true => Chain::Pinned,
+            false => Chain::Checked(
+                WebPkiServerVerifier::builder_with_provider(trusted.roots, provider)
+                    .build()
+                    .map_err(|error| TlsError::General(error.to_string()))?,
+            ),
+        };
+        Ok(Self { chain, trusted: trusted.certificates, algorithms })
     }
 }
 
@@ -226,14 +255,22 @@ impl ServerCertVerifier for Servers {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, TlsError> {
-        let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        match chain.verify_server_cert(leaf, others, name, ocsp, now) {
-            Err(error) if is_trusted_itself(&error, leaf, &self.trusted, now) => {
-                rustls::client::verify_server_name(&ParsedCertificate::try_from(leaf)?, name)?;
-                Ok(ServerCertVerified::assertion())
-            }
-            verified => verified,
-        }
+        let verified = match &self.chain {
+            Chain::Unchecked => return Ok(ServerCertVerified::assertion()),
+            Chain::Pinned => Err(nobody()),
+            Chain::Checked(chain) => chain.verify_server_cert(leaf, others, name, ocsp, now),
+        };
+        let Err(refusal) = verified else { return verified };
+        let (trusted, algorithms) = (&self.trusted, &self.algorithms);
+        direct::verify(refusal, leaf, trusted, Purpose::Server, algorithms, now)?;
+        let parsed = ParsedCertificate::try_from(leaf).map_err(|_| {
+            TlsError::General(
+                "tls: failed to verify certificate: x509: certificate relies on legacy Common Name field, use SANs instead"
+                    .to_owned(),
+            )
+        })?;
+        rustls::client::verify_server_name(&parsed, name)?;
+        Ok(ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -242,8 +279,7 @@ impl ServerCertVerifier for Servers {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls12_signature(message, leaf, signed, algorithms)
+        direct::verify_signature_of_12(message, leaf, signed, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -252,11 +288,10 @@ impl ServerCertVerifier for Servers {
         leaf: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, TlsError> {
-        let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, leaf, signed, algorithms)
+        direct::verify_signature_of_13(message, leaf, signed, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }

@@ -6,7 +6,15 @@
 
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage};
+use rustls::server::ClientHello;
+use rustls::{
+    AlertDescription, CertificateError, CipherSuite, Error, InvalidMessage, PeerIncompatible,
+};
+
+/// Versions of the protocol as they are written in a greeting, from 1.2 to 1.0: who begins with one of them offers those below too.
+const VERSIONS: [u16; 3] = [0x303, 0x302, 0x301];
+/// The first byte of the suites of TLS 1.3.
+const SUITES_OF_13: u8 = 0x13;
 
 /// The same error with Go's text, where Go has one.
 pub(crate) fn as_go(error: io::Error) -> io::Error {
@@ -14,6 +22,78 @@ pub(crate) fn as_go(error: io::Error) -> io::Error {
         return error;
     };
     io::Error::new(error.kind(), text)
+}
+
+/// What somebody who dials offers, as far as a refusal tells it.
+#[derive(Debug, Default)]
+pub(crate) struct Greeting {
+    pub(crate) server_name: String,
+    suites: Vec<CipherSuite>,
+    protocols: Vec<String>,
+}
+
+impl Greeting {
+    pub(crate) fn of(hello: &ClientHello<'_>) -> Self {
+        let protocols = hello.alpn().into_iter().flatten();
+        Self {
+            server_name: hello.server_name().unwrap_or_default().to_owned(),
+            suites: hello.cipher_suites().to_vec(),
+            protocols: protocols.map(|name| String::from_utf8_lossy(name).into_owned()).collect(),
+        }
+    }
+}
+
+/// As [`as_go`], for an answer to a greeting that begins with this version.
+pub(crate) fn of_greeting(
+    error: io::Error,
+    version: Option<u16>,
+    greeting: &Greeting,
+) -> io::Error {
+    let inner = error.get_ref().and_then(|error| error.downcast_ref::<Error>());
+    match inner.and_then(|inner| unmet(inner, version, greeting)) {
+        Some(text) => io::Error::new(error.kind(), text),
+        None => as_go(error),
+    }
+}
+
+/// What is offered and not to be had.
+fn unmet(error: &Error, version: Option<u16>, greeting: &Greeting) -> Option<String> {
+    let hex = |numbers: Vec<u16>| {
+        let texts: Vec<String> = numbers.iter().map(|number| format!("{number:x}")).collect();
+        texts.join(" ")
+    };
+    let suites = || greeting.suites.iter().map(|suite| u16::from(*suite)).collect::<Vec<_>>();
+    Some(match error {
+        Error::NoApplicationProtocol => {
+            let quoted: Vec<String> =
+                greeting.protocols.iter().map(|name| format!("{name:?}")).collect();
+            let quoted = quoted.join(" ");
+            format!("tls: client requested unsupported application protocols ([{quoted}])")
+        }
+        Error::PeerIncompatible(
+            why @ (PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon),
+        ) => {
+            // Without a suite of TLS 1.3 the groups belong to those of 1.2.
+            let has_13 = suites().iter().any(|suite| suite.to_be_bytes()[0] == SUITES_OF_13);
+            if *why == PeerIncompatible::NoKxGroupsInCommon && has_13 {
+                return None;
+            }
+            format!(
+                "tls: no cipher suite supported by both client and server; client offered: [{}]",
+                hex(suites())
+            )
+        }
+        Error::PeerIncompatible(
+            PeerIncompatible::SignatureAlgorithmsExtensionRequired
+            | PeerIncompatible::SupportedVersionsExtensionRequired
+            | PeerIncompatible::Tls12NotOfferedOrEnabled,
+        ) => {
+            let version = version?;
+            let offered = VERSIONS.into_iter().filter(|known| *known <= version).collect();
+            format!("tls: client offered only unsupported versions: [{}]", hex(offered))
+        }
+        _ => return None,
+    })
 }
 
 fn text(error: &Error) -> Option<String> {
@@ -51,6 +131,13 @@ fn certificate(error: &CertificateError) -> Option<String> {
                 presented.iter().map(|name| bare(name)).collect::<Vec<_>>().join(", "),
                 expected.to_str()
             )
+        }
+        CertificateError::UnhandledCriticalExtension => "unhandled critical extension".to_owned(),
+        // Of the library below, which has it without a name here.
+        CertificateError::Other(other)
+            if format!("{:?}", other.0) == "UnsupportedCriticalExtension" =>
+        {
+            "unhandled critical extension".to_owned()
         }
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "certificate specifies an incompatible key usage".to_owned()

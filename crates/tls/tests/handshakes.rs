@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
-    IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber,
 };
 use tls::{Acceptor, Ciphers, Connector, Names, Pair, Settings, Versions};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -45,6 +46,10 @@ impl Authority {
         let hosts: Vec<String> = hosts.iter().map(|&host| host.to_owned()).collect();
         let mut params = CertificateParams::new(hosts).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
+        self.finish(name, params)
+    }
+
+    fn finish(&self, name: &str, mut params: CertificateParams) -> Pair {
         let serial = self.next_serial.fetch_add(1, Ordering::Relaxed);
         params.serial_number = Some(SerialNumber::from(serial));
         let key = KeyPair::generate().unwrap();
@@ -353,6 +358,222 @@ async fn a_certificate_that_could_sign_others_is_believed_when_it_is_trusted_its
     refused.unwrap_err();
 }
 
+/// DER: what lies in a sequence, one by one.
+fn items(sequence: &[u8]) -> Vec<&[u8]> {
+    let header = |der: &[u8]| match der[1] {
+        len @ 0..0x80 => (2, usize::from(len)),
+        0x81 => (3, usize::from(der[2])),
+        _ => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
+    };
+    let (begin, len) = header(sequence);
+    let (mut rest, mut found) = (&sequence[begin..begin + len], Vec::new());
+    while !rest.is_empty() {
+        let (begin, len) = header(rest);
+        let (item, behind) = rest.split_at(begin + len);
+        found.push(item);
+        rest = behind;
+    }
+    found
+}
+
+fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(contents.len()).unwrap();
+    let [high, low] = len.to_be_bytes();
+    match len {
+        0..0x80 => [&[tag, low], contents].concat(),
+        0x80..0x100 => [&[tag, 0x81, low], contents].concat(),
+        _ => [&[tag, 0x82, high, low], contents].concat(),
+    }
+}
+
+/// Makes of a certificate of v3 one of v1, as `openssl x509 -req` did for long: without version and extensions.
+fn make_old(pair: &Pair, signer: &KeyPair) {
+    use base64::Engine as _;
+    use rcgen::SigningKey as _;
+    use rustls::pki_types::pem::PemObject as _;
+    let certificate = rustls::pki_types::CertificateDer::from_pem_file(&pair.certificate).unwrap();
+    let [signed, algorithm, _] = items(&certificate)[..] else { panic!("no certificate") };
+    let kept = items(signed).into_iter().filter(|item| !matches!(item[0], 0xa0 | 0xa3));
+    let signed = der(0x30, &kept.collect::<Vec<_>>().concat());
+    let signature = der(0x03, &[&[0], &signer.sign(&signed).unwrap()[..]].concat());
+    let old = der(0x30, &[&signed, algorithm, &signature].concat());
+    let text = base64::prelude::BASE64_STANDARD.encode(old);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    fs::write(&pair.certificate, pem).unwrap();
+}
+
+#[tokio::test]
+async fn a_certificate_of_v1_is_believed_for_who_signed_it_and_names_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, other) =
+        (Authority::new(folder.path(), "ours"), Authority::new(folder.path(), "other"));
+    let server = |names, versions| Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ours.ca(),
+        check_origin: true,
+        names,
+        versions,
+        ..Settings::default()
+    };
+    let old = |authority: &Authority, name: &str, signer: &KeyPair| {
+        let pair = authority.sign(name, &["10.9.9.9"]);
+        make_old(&pair, signer);
+        Settings { trusted_ca: ours.ca(), pair: Some(pair), ..Settings::default() }
+    };
+    let client = old(&ours, "client", ours.issuer.key());
+    let list = |name: &str| vec![name.to_owned()];
+    for (versions, names, passes) in [
+        (("TLS1.2", "TLS1.2"), Names::Any, true),
+        (("TLS1.3", ""), Names::Any, true),
+        (("", ""), Names::Common(list("client")), true),
+        (("", ""), Names::Common(list("somebody")), false),
+        // Names of hosts are in what v1 does not have.
+        (("", ""), Names::Hosts(list("10.9.9.9")), false),
+    ] {
+        let server = server(names.clone(), Versions::parse(versions.0, versions.1).unwrap());
+        assert_eq!(is_let_in(&server, &client).await, passes, "{versions:?} {names:?}");
+    }
+    let any = server(Names::Any, Versions::default());
+    // Signed by another, whether or not it says so; and shown by somebody without its key.
+    let mut thief = client.clone();
+    thief.pair = Some(Pair {
+        key: ours.sign("thief", &[]).key,
+        certificate: client.pair.clone().unwrap().certificate,
+    });
+    assert!(Connector::new(&thief, &[]).is_err());
+    for stranger in
+        [old(&other, "stranger", other.issuer.key()), old(&ours, "forged", other.issuer.key())]
+    {
+        let (refused, _) = meet(&any, &stranger, "127.0.0.1").await;
+        assert!(refused.unwrap_err().ends_with("x509: certificate signed by unknown authority"));
+    }
+    // Revoked.
+    let revoked = folder.path().join("revoked.crl");
+    fs::write(&revoked, ours.revoke(&(0..0x80).collect::<Vec<_>>(), true)).unwrap();
+    assert!(!is_let_in(&Settings { revoked: Some(revoked), ..any.clone() }, &client).await);
+    // A server starts with one, and only those who do not check it are content.
+    let server = Settings { pair: client.pair.clone(), ..Settings::default() };
+    let careless = Settings { skip_server_check: true, ..Settings::default() };
+    assert!(is_let_in(&server, &careless).await);
+    let careful = Settings { trusted_ca: ours.ca(), ..Settings::default() };
+    let (_, refused) = meet(&server, &careful, "127.0.0.1").await;
+    assert!(refused.unwrap_err().contains("legacy Common Name"));
+}
+
+#[tokio::test]
+async fn an_authority_may_call_itself_and_one_that_is_trusted_signs_for_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let server = |ca| Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1"])),
+        trusted_ca: ca,
+        ..Settings::default()
+    };
+    let calls = |pair| Settings { trusted_ca: ours.ca(), pair: Some(pair), ..Settings::default() };
+    // An authority below ours, with a use or without.
+    let below = |name: &str, uses: &[ExtendedKeyUsagePurpose]| {
+        let mut params = CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.extended_key_usages = uses.to_vec();
+        ours.finish(name, params)
+    };
+    let (any, servers) =
+        (below("any", &[]), below("servers", &[ExtendedKeyUsagePurpose::ServerAuth]));
+    assert!(is_let_in(&server(ours.ca()), &calls(any)).await);
+    let (refused, _) = meet(&server(ours.ca()), &calls(servers), "127.0.0.1").await;
+    assert!(refused.unwrap_err().ends_with("incompatible key usage"));
+    // A single caller, believed by its own certificate, which somebody else signed.
+    let (one, two) = (ours.sign("one", &[]), ours.sign("two", &[]));
+    let pinned = server(Some(one.certificate.clone()));
+    assert!(is_let_in(&pinned, &calls(one.clone())).await);
+    assert!(!is_let_in(&pinned, &calls(two)).await);
+    // With its key it could sign for others, if that were asked.
+    let signer = KeyPair::from_pem(&fs::read_to_string(&one.key).unwrap()).unwrap();
+    let mut itself = CertificateParams::new(Vec::new()).unwrap();
+    itself.distinguished_name.push(DnType::CommonName, "one");
+    let issuer = rcgen::Issuer::new(itself, signer);
+    let key = KeyPair::generate().unwrap();
+    let forged = CertificateParams::new(Vec::new()).unwrap().signed_by(&key, &issuer).unwrap();
+    let pair = Pair { certificate: folder.path().join("f.pem"), key: folder.path().join("f.key") };
+    fs::write(&pair.certificate, forged.pem()).unwrap();
+    fs::write(&pair.key, key.serialize_pem()).unwrap();
+    assert!(!is_let_in(&pinned, &calls(pair)).await);
+}
+
+#[tokio::test]
+async fn a_server_shows_what_it_is_told_to_show() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let mut strange = CustomExtension::from_oid_content(&[1, 3, 6, 1, 4, 1, 99], vec![5, 0]);
+    strange.set_criticality(true);
+    params.custom_extensions = vec![strange];
+    let pair = ours.finish("strange", params);
+    let server = Settings { pair: Some(pair.clone()), ..Settings::default() };
+    let careful = Settings { trusted_ca: ours.ca(), ..Settings::default() };
+    let (_, refused) = meet(&server, &careful, "127.0.0.1").await;
+    let refused = refused.unwrap_err();
+    assert!(refused.ends_with("x509: unhandled critical extension"), "{refused}");
+    let other = ours.sign("other", &[]);
+    let mixed = Pair { key: other.key, certificate: pair.certificate };
+    let mixed = Settings { pair: Some(mixed), ..Settings::default() };
+    assert!(Acceptor::new(&mixed, &[]).unwrap_err().to_string().contains("KeyMismatch"));
+}
+
+#[tokio::test]
+async fn who_is_turned_away_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let ours = Authority::new(folder.path(), "ours");
+    let settings = Settings {
+        pair: Some(ours.sign("server", &["127.0.0.1", "localhost"])),
+        trusted_ca: ours.ca(),
+        check_origin: true,
+        ..Settings::default()
+    };
+    let acceptor = Acceptor::new(&settings, &["h2"]).unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let turned_away = async |caller: &Settings, protocols: &[&str]| {
+        let connector = Connector::new(caller, protocols).unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let accepting = async { acceptor.accept(listener.accept().await.unwrap().0).await };
+        let (accepted, _) = tokio::join!(accepting, connector.connect(socket, "localhost"));
+        let error = accepted.unwrap_err().into_inner().unwrap();
+        *error.downcast::<tls::Refused>().unwrap()
+    };
+    let caller = |name, hosts: &[&str]| Settings {
+        trusted_ca: ours.ca(),
+        pair: Some(ours.sign(name, hosts)),
+        ..Settings::default()
+    };
+    let elsewhere = turned_away(&caller("elsewhere", &["10.4.7.121", "x.invalid"]), &[]).await;
+    assert_eq!(elsewhere.server_name, "localhost");
+    assert_eq!(elsewhere.addresses, ["10.4.7.121".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(elsewhere.names, ["x.invalid"]);
+    let refused = turned_away(&caller("here", &[]), &["foo"]).await;
+    assert_eq!(
+        refused.to_string(),
+        "tls: client requested unsupported application protocols ([\"foo\"])"
+    );
+    assert_eq!((refused.server_name.as_str(), refused.names.len()), ("localhost", 0));
+    let versions = Versions::parse("", "TLS1.2").unwrap();
+    let rsa = Ciphers::parse("TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256", versions).unwrap();
+    let refused =
+        turned_away(&Settings { versions, ciphers: rsa, ..caller("rsa", &[]) }, &[]).await;
+    let text = refused.to_string();
+    let (what, offered) = text.split_once("; client offered: ").unwrap();
+    assert_eq!(what, "tls: no cipher suite supported by both client and server");
+    assert!(offered.contains("c02f") && !offered.contains("c02b"), "{offered}");
+    let only_13 = Settings { versions: Versions::parse("TLS1.3", "").unwrap(), ..settings.clone() };
+    let (refused, _) =
+        meet(&only_13, &Settings { versions, ..caller("old", &[]) }, "localhost").await;
+    let refused = refused.unwrap_err();
+    assert!(
+        refused.starts_with("tls: client offered only unsupported versions: [303"),
+        "{refused}"
+    );
+}
+
 #[tokio::test]
 async fn a_member_s_certificate_is_compared_with_its_address() {
     let folder = tempfile::tempdir().unwrap();
@@ -388,7 +609,10 @@ async fn versions_and_suites_are_agreed_on_or_not() {
             pair: pair.clone(),
             trusted_ca: None,
             versions,
-            ciphers: Ciphers::parse(ciphers, versions).unwrap(),
+            ciphers: match ciphers {
+                "" => Ciphers::default(),
+                names => Ciphers::parse(names, versions).unwrap(),
+            },
             skip_server_check: true,
             ..Settings::default()
         }
