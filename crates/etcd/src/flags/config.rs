@@ -10,6 +10,7 @@ use server::config::{
 
 use super::gates::Gates;
 use super::parse::{Source, Values};
+use super::security::IsSecure;
 use super::table::{Kind, Service, find};
 use super::{Notice, advertised_host, discovery, go, security};
 use crate::discovery::{Discovery, KeysService};
@@ -196,7 +197,14 @@ pub(super) fn build(
         Some(_) => vec![(name.clone(), initial_advertise_peer_urls.clone())],
     };
 
-    let security = security::build(&get, notices)?;
+    let any_secure = |urls: &[Url]| urls.iter().any(Url::is_secure);
+    let is_secure = IsSecure {
+        clients: [&listen_client_urls, &listen_client_http_urls, &listen_metrics_urls]
+            .into_iter()
+            .any(|urls| any_secure(urls)),
+        peers: any_secure(&listen_peer_urls) || any_secure(&initial_advertise_peer_urls),
+    };
+    let security = security::build(&get, &is_secure, notices)?;
     let has_checkpoints = gates.is_on("LeaseCheckpoint");
     let keeps_checkpoints = gates.is_on("LeaseCheckpointPersist");
     if has_checkpoints && !keeps_checkpoints {

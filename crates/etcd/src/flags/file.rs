@@ -154,7 +154,8 @@ fn means_default(flag: &Flag, value: &str) -> bool {
         Kind::Urls | Kind::OneOf(_) => value.is_empty(),
         Kind::Text => value.is_empty() && matches!(flag.name, "cors" | "host-whitelist"),
         Kind::Unsigned(_) => flag.name == "self-signed-cert-validity" && value == "0",
-        Kind::Bool | Kind::Signed | Kind::Duration | Kind::List => false,
+        Kind::List => value.is_empty(),
+        Kind::Bool | Kind::Signed | Kind::Duration => false,
     }
 }
 

@@ -14,19 +14,29 @@ pub(super) struct Security {
     pub(super) self_signed_years: u32,
 }
 
+/// Which sides are secured by their URLs.
+pub(super) struct IsSecure {
+    pub(super) clients: bool,
+    pub(super) peers: bool,
+}
+
 /// Reads the flags; the files they name are read when the member starts.
-pub(super) fn build(get: &Lookup<'_>, notices: &mut Vec<Notice>) -> Result<Security, String> {
+pub(super) fn build(
+    get: &Lookup<'_>,
+    is_secure: &IsSecure,
+    notices: &mut Vec<Notice>,
+) -> Result<Security, String> {
     let text = |error: tls::Error| error.to_string();
     let versions = Versions::parse(&get.text("tls-min-version"), &get.text("tls-max-version"))
         .map_err(text)?;
-    let ciphers = Ciphers::parse(&get.text("cipher-suites"), versions).map_err(text)?;
-    let side = |prefix: &str| -> Result<Settings, String> {
+    let ciphers = match get.is_given("cipher-suites") {
+        true => Ciphers::parse(&get.text("cipher-suites"), versions).map_err(text)?,
+        false => Ciphers::default(),
+    };
+    let mut side = |prefix: &str| -> Result<Settings, String> {
         let name = |name: &str| format!("{prefix}{name}");
         let path =
             |flag: &str| Some(get.text(flag)).filter(|path| !path.is_empty()).map(Into::into);
-        let pair = |certificate: &str, key: &str| {
-            Pair::of(&get.text(&name(certificate)), &get.text(&name(key))).map_err(text)
-        };
         let is_peer = !prefix.is_empty();
         // The two sides' names differ here.
         let (revoked, common, hosts) = match is_peer {
@@ -34,9 +44,40 @@ pub(super) fn build(get: &Lookup<'_>, notices: &mut Vec<Notice>) -> Result<Secur
             true => ("peer-crl-file", Some("peer-cert-allowed-cn"), "peer-cert-allowed-hostname"),
         };
         let list = |flag: Option<&str>| flag.map(|flag| get.list(flag)).unwrap_or_default();
+        let [certificate, key] = ["cert-file", "key-file"].map(|flag| get.text(&name(flag)));
+        let pair = match Pair::of(&certificate, &key) {
+            // Members dial each other whatever they listen on.
+            Err(_) if !is_peer && !is_secure.clients => {
+                notices.push(Notice::Warning(
+                    "scheme is http or unix while client key and cert files are present; ignoring key and cert files"
+                        .to_owned(),
+                ));
+                None
+            }
+            pair => pair.map_err(text)?,
+        };
+        let [certificate, key] =
+            ["client-cert-file", "client-key-file"].map(|flag| get.text(&name(flag)));
+        let is_needed = pair.is_some() || if is_peer { is_secure.peers } else { is_secure.clients };
+        let client_pair = match Pair::of(&certificate, &key) {
+            Err(_) if !is_needed => {
+                notices.push(Notice::Warning(format!(
+                    "--{} and --{} have no effect without each other; ignoring them, as nothing is secured",
+                    name("client-cert-file"),
+                    name("client-key-file")
+                )));
+                None
+            }
+            // The bracket is etcd's.
+            pair => pair.map_err(|_| {
+                format!(
+                    "ClientKeyFile and ClientCertFile must both be present or both absent: key: {key}, cert: {certificate}]"
+                )
+            })?,
+        };
         Ok(Settings {
-            pair: pair("cert-file", "key-file")?,
-            client_pair: pair("client-cert-file", "client-key-file")?,
+            pair,
+            client_pair,
             trusted_ca: path(&name("trusted-ca-file")),
             client_cert_auth: get.boolean(&name("client-cert-auth"))?,
             revoked: path(revoked),

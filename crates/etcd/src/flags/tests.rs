@@ -369,6 +369,54 @@ fn a_member_that_is_told_of_no_cluster_is_alone_under_its_own_name() {
 }
 
 #[test]
+fn half_of_a_pair_stops_only_those_who_need_it() {
+    let warned = |args: &[&str]| {
+        let parsed = run(args).unwrap();
+        let config = parsed.config;
+        assert!(config.client_tls.pair.is_none() && config.peer_tls.client_pair.is_none());
+        parsed
+            .notices
+            .iter()
+            .filter(|n| matches!(n, Notice::Warning(text) if text.contains("ignoring")))
+            .count()
+    };
+    for flag in [
+        "--cert-file=abc",
+        "--key-file=abc",
+        "--client-cert-file=abc",
+        "--client-key-file=abc",
+        "--peer-client-cert-file=abc",
+        "--peer-client-key-file=abc",
+    ] {
+        assert_eq!(warned(&[flag]), 1, "{flag}");
+    }
+    let https =
+        ["--listen-client-urls=https://127.0.0.1:1", "--advertise-client-urls=https://127.0.0.1:1"];
+    let half = "KeyFile and CertFile must both be present[key: , cert: abc]";
+    assert_eq!(refused(&[&https[..], &["--cert-file=abc"]].concat()), half);
+    assert_eq!(refused(&["--listen-metrics-urls=https://127.0.0.1:1", "--cert-file=abc"]), half);
+    assert_eq!(refused(&["--peer-cert-file=abc"]), half);
+    let pair = ["--cert-file=c", "--key-file=k", "--client-cert-file=abc"];
+    assert_eq!(
+        refused(&[&https[..], &pair].concat()),
+        "ClientKeyFile and ClientCertFile must both be present or both absent: key: , cert: abc]"
+    );
+}
+
+#[test]
+fn suites_are_read_whatever_is_served_and_looked_at_where_they_are_used() {
+    for names in ["TLS_RSA_WITH_AES_128_CBC_SHA", "TLS_AES_128_GCM_SHA256"] {
+        let parsed = run(&[&format!("--cipher-suites={names}")]).unwrap();
+        assert_eq!(parsed.config.client_tls.ciphers.left_out, [names]);
+    }
+    for names in ["", ","] {
+        let why = refused(&[&format!("--cipher-suites={names}")]);
+        assert_eq!(why, "unexpected TLS cipher suite \"\"");
+    }
+    assert!(file("cipher-suites: []").is_ok());
+}
+
+#[test]
 fn the_environment_sets_flags_and_may_not_contradict_them() {
     let parsed =
         run_with(&[], &[("ETCD_NAME", "e1"), ("ETCD_DATA_DIR", "x"), ("ETCD_NOSUCH", "1")])
