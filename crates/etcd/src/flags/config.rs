@@ -7,6 +7,7 @@ use server::config::{
     AutoCompaction, ClusterState, Config, TRACES_PER_MILLION_MAX, Tracing, Url,
     parse_initial_cluster,
 };
+use server::version::Version;
 
 use super::gates::Gates;
 use super::parse::{Source, Values};
@@ -56,6 +57,13 @@ impl Lookup<'_> {
     pub(super) fn integer<T: TryFrom<i128>>(&self, name: &str) -> Result<T, String> {
         go::integer(&self.text(name))
             .and_then(|n| T::try_from(n).ok())
+            .ok_or_else(|| unreadable(name))
+    }
+
+    /// A count that nobody reaches is as good as the largest of 32 bits.
+    pub(super) fn count<T: TryFrom<i128>>(&self, name: &str) -> Result<T, String> {
+        go::integer(&self.text(name))
+            .and_then(|n| T::try_from(n.min(u32::MAX.into())).ok())
             .ok_or_else(|| unreadable(name))
     }
 
@@ -140,11 +148,26 @@ pub(super) fn build(
     for url in listened() {
         url.check_bindable().map_err(|error| error.to_string())?;
     }
+    if let Some(url) = listen_client_urls.iter().find(|url| listen_client_http_urls.contains(url)) {
+        return Err(format!(
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url {url}"
+        ));
+    }
     if listen_client_http_urls.is_empty() {
         notices.push(Notice::Warning(
             "Running http and grpc server on single port. This is not recommended for production."
                 .to_owned(),
         ));
+    }
+    check_hosts("initial-advertise-peer-urls", &initial_advertise_peer_urls, emulated_version)?;
+    check_hosts("advertise-client-urls", &advertise_client_urls, emulated_version)?;
+    // An empty list on the command line holds an empty endpoint.
+    if get.is_given("discovery-endpoints") && get.text("discovery-endpoints").is_empty() {
+        return Err(match get.text("discovery-token").is_empty() {
+            true => "both --discovery-token and --discovery-endpoints must be set",
+            false => "--discovery-endpoints must not contain empty endpoints",
+        }
+        .to_owned());
     }
     let discovery = discovery::build(&get, emulated_version)?;
 
@@ -174,16 +197,18 @@ pub(super) fn build(
     }
     let compact_hash_check_time = get.duration("compact-hash-check-time")?;
     if compact_hash_check_time.is_zero() {
-        let name = values
-            .get("compact-hash-check-time")
-            .map_or("compact-hash-check-time", |given| given.as_name.as_str());
-        return Err(format!("--{name} must be >0 (set to 0s)"));
+        let (name, value) = match values.get("compact-hash-check-time") {
+            Some(given) => (given.as_name.as_str(), given.value.as_str()),
+            None => ("compact-hash-check-time", ""),
+        };
+        let value = if value.starts_with('-') { value } else { "0s" };
+        return Err(format!("--{name} must be >0 (set to {value})"));
     }
     if name == DEFAULT_NAME {
         notices.push(Notice::DefaultName);
     }
 
-    let max_request_bytes = get.integer::<u64>("max-request-bytes")?;
+    let max_request_bytes = get.count::<u64>("max-request-bytes")?;
     if max_request_bytes > RECOMMENDED_REQUEST_BYTES_MAX {
         notices.push(Notice::Warning(format!(
             "exceeded recommended request limit: --max-request-bytes is {max_request_bytes}, recommended are at most \
@@ -241,16 +266,15 @@ pub(super) fn build(
         emulated_version,
         force_new_cluster: get.boolean("force-new-cluster")?,
         max_learners: match get.integer::<i64>("max-learners")? {
-            0 => return Err("--max-learners must be larger than 0".to_owned()),
             count => usize::try_from(count)
-                .map_err(|_| "--max-learners must be larger than 0".to_owned())?,
+                .map_err(|_| "membership: too many learner members in cluster".to_owned())?,
         },
         // Untouched, or 0, it is etcd's default for the version.
         snapshot_count: Some(get.integer::<u64>("snapshot-count")?)
             .filter(|count| get.is_given("snapshot-count") && *count > 0),
         snapshot_catchup_entries: get.integer("snapshot-catchup-entries")?,
-        max_snapshots: get.integer("max-snapshots")?,
-        max_wals: get.integer("max-wals")?,
+        max_snapshots: get.count("max-snapshots")?,
+        max_wals: get.count("max-wals")?,
         heartbeat: Duration::from_millis(heartbeat_ms),
         election: Duration::from_millis(election_ms),
         initial_election_tick_advance: get.boolean("initial-election-tick-advance")?,
@@ -263,9 +287,9 @@ pub(super) fn build(
         auto_compaction: auto_compaction(&mode, &get.text("auto-compaction-retention"))?,
         max_request_bytes,
         auth_token: get.text("auth-token"),
-        auth_token_ttl: Duration::from_secs(get.integer("auth-token-ttl")?),
-        bcrypt_cost: get.integer("bcrypt-cost")?,
-        max_txn_ops: get.integer("max-txn-ops")?,
+        auth_token_ttl: Duration::from_secs(get.count("auth-token-ttl")?),
+        bcrypt_cost: get.count("bcrypt-cost")?,
+        max_txn_ops: get.count("max-txn-ops")?,
         max_concurrent_streams: get.integer("max-concurrent-streams")?,
         quota_backend_bytes: get.integer("quota-backend-bytes")?,
         backend_batch_interval: get
@@ -285,11 +309,8 @@ pub(super) fn build(
         keepalive_timeout: get.duration("grpc-keepalive-timeout")?,
         enable_grpc_gateway: get.boolean("enable-grpc-gateway")?,
         tracing: tracing(&get)?,
-        metrics_extensive: match get.text("metrics").as_str() {
-            "extensive" => true,
-            "basic" | "" => false,
-            other => return Err(format!("--metrics is basic or extensive, not {other:?}")),
-        },
+        // Anything else is basic, as in etcd.
+        metrics_extensive: get.text("metrics") == "extensive",
         // Who looks for faults wants them too.
         enable_pprof: get.boolean("enable-pprof")? || get.text("log-level") == "debug",
         keepalive_min_time: get.duration("grpc-keepalive-min-time")?,
@@ -300,7 +321,7 @@ pub(super) fn build(
         warning_apply_duration: get.duration("warning-apply-duration")?,
         warning_unary_request_duration: get
             .duration_or("warning-unary-request-duration", Duration::from_millis(300))?,
-        bootstrap_defrag_threshold_mib: get.integer("bootstrap-defrag-threshold-megabytes")?,
+        bootstrap_defrag_threshold_mib: get.count("bootstrap-defrag-threshold-megabytes")?,
         unsafe_no_fsync: get.boolean("unsafe-no-fsync")?,
         socket_reuse_port: get.boolean("socket-reuse-port")?,
         stops_grpc_on_defrag: gates.is_on("StopGRPCServiceOnDefrag"),
@@ -354,6 +375,34 @@ fn initial_cluster(
     }
 }
 
+/// Whether others can be told of the URLs. Sockets of this machine are told by 3.7, and here where no version is asked for.
+fn check_hosts(name: &str, urls: &[Url], version: Option<Version>) -> Result<(), String> {
+    let tells_sockets = version.is_none_or(|version| version.minor >= 7);
+    let wrong = urls.iter().find_map(|url| match url.socket_path() {
+        Some(_) if tells_sockets => None,
+        Some(path) => {
+            let place = path.display().to_string();
+            let place = place.split('/').next().unwrap_or_default();
+            match place.rsplit_once(':') {
+                Some(("", _)) => Some(format!("unexpected empty host ({url})")),
+                Some(_) => None,
+                None if place.is_empty() => Some("missing port in address".to_owned()),
+                None => Some(format!("address {place}: missing port in address")),
+            }
+        }
+        None => url.host().is_empty().then(|| format!("unexpected empty host ({url})")),
+    });
+    let Some(why) = wrong else { return Ok(()) };
+    let form = match name {
+        "advertise-client-urls" if version.is_some_and(|version| version.minor >= 7) => {
+            "in the format \"host:port\", \"unix:/path/to/socket\" or \"unixs:/path/to/socket\""
+        }
+        _ => "\"host:port\"",
+    };
+    let list = urls.iter().map(Url::to_string).collect::<Vec<_>>().join(",");
+    Err(format!("--{name} {list:?} must be {form} ({why})"))
+}
+
 /// A flag under two names says two things.
 fn refuse_two_names(values: &Values) -> Result<(), String> {
     for (name, given) in values {
@@ -371,11 +420,7 @@ fn refuse_two_names(values: &Values) -> Result<(), String> {
 }
 
 /// Names and flags that etcd has given up, or that are of no effect here, are told.
-fn tell_what_is_of_old(
-    values: &Values,
-    version: Option<server::version::Version>,
-    notices: &mut Vec<Notice>,
-) {
+fn tell_what_is_of_old(values: &Values, version: Option<Version>, notices: &mut Vec<Notice>) {
     // Those of the v2 API and its proxy.
     let has_v2 = version.is_none_or(|version| version.minor < 6);
     for (name, given) in values {

@@ -5,6 +5,27 @@ use super::parse::{Given, Source, Values, check, insert};
 use super::table::{find, names};
 use super::{Notice, Stop};
 
+/// The variable that says what the member stands for: not etcd's, and heeded beside a configuration file too, which is often
+/// one that etcd reads as well.
+pub(super) const VERSION: &str = "ETCD_EMULATED_VERSION";
+
+/// Adds the version to what a file set, unless that says it itself.
+pub(super) fn merge_version(
+    environment: &[(String, String)],
+    values: &mut Values,
+) -> Option<Notice> {
+    let (_, value) = environment.iter().find(|(key, value)| key == VERSION && !value.is_empty())?;
+    let flag = find("emulated-version").filter(|flag| !values.contains_key(flag.name))?;
+    let given = Given {
+        as_name: flag.name.to_owned(),
+        value: value.clone(),
+        source: Source::Environment,
+        other: None,
+    };
+    insert(values, flag, given);
+    Some(Notice::EnvironmentUsed { name: VERSION.to_owned(), value: value.clone() })
+}
+
 /// The variable that sets a flag.
 pub(super) fn variable(flag_name: &str) -> String {
     format!("ETCD_{}", flag_name.to_uppercase().replace('-', "_"))

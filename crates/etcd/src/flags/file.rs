@@ -2,22 +2,29 @@
 //!
 //! [`read`] is a plain function from bytes to given values, which then have the same way as those of the command line. As in
 //! etcd, keys match whatever their case, durations are nanoseconds, lists of URLs are one text with commas, a null leaves the
-//! default, and a key that nobody knows stops nothing; here it gets a warning.
+//! default, and a key that nobody knows stops nothing; here it gets a warning. A key of another version than the one that the
+//! member stands for does here what it says, unless that cannot be: then it is one that nobody knows too.
+
+use server::version::Version;
 
 use super::parse::{Given, Source, Values};
-use super::table::{ALIASES, FLAGS, Flag, KEY_ALIASES, Kind, find};
+use super::table::{ALIASES, FLAGS, Flag, KEY_ALIASES, Kind, Service, find};
 use super::yaml::{self, Node, Scalar};
 use super::{Notice, go};
 
-/// Reads a file's bytes.
+/// Reads a file's bytes. `version` is what the member stands for unless the file says it.
 ///
 /// # Errors
 /// The text that is logged: etcd's where a value is of another type than the flag.
-pub(super) fn read(bytes: &[u8]) -> Result<(Values, Vec<Notice>), String> {
+pub(super) fn read(
+    bytes: &[u8],
+    version: Option<Version>,
+) -> Result<(Values, Vec<Notice>), String> {
     let text = std::str::from_utf8(bytes)
         .map_err(|error| format!("error converting YAML to JSON: yaml: {error}"))?;
     let (root, has_more) = yaml::parse(text.trim_start_matches('\u{feff}'))?;
-    let mut reader = Reader { values: Values::new(), notices: Vec::new() };
+    let version = own_version(&root).or(version);
+    let mut reader = Reader { version, values: Values::new(), notices: Vec::new() };
     match &root {
         Node::Mapping(entries) => reader.mapping("", entries)?,
         Node::Scalar { .. } if root.resolve() == Some(Scalar::Null) => {}
@@ -29,6 +36,7 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Values, Vec<Notice>), String> {
             ));
         }
     }
+    drop_old_gates(&mut reader);
     if has_more {
         reader.notices.push(Notice::Warning(
             "the configuration file holds more than one document; only the first is read"
@@ -38,7 +46,25 @@ pub(super) fn read(bytes: &[u8]) -> Result<(Values, Vec<Notice>), String> {
     Ok((reader.values, reader.notices))
 }
 
+/// The version that the file itself says the member stands for; a wrong one is refused later.
+fn own_version(root: &Node) -> Option<Version> {
+    let Node::Mapping(entries) = root else { return None };
+    let (_, node) =
+        entries.iter().rev().find(|(key, _)| key.eq_ignore_ascii_case("emulated-version"))?;
+    server::version::parse_emulated(&version_text(node)?).ok()
+}
+
+/// A version looks like a number, and is meant as it is written.
+fn version_text(node: &Node) -> Option<String> {
+    match node {
+        Node::Scalar { text, .. } => Some(text.clone()),
+        Node::Sequence(_) | Node::Mapping(_) => None,
+    }
+}
+
 struct Reader {
+    /// What the member stands for, if that is known.
+    version: Option<Version>,
     values: Values,
     notices: Vec<Notice>,
 }
@@ -59,7 +85,14 @@ impl Reader {
                 };
                 self.mapping(&group, entries)?;
             } else if let Some((flag, as_name)) = flag_of(&full) {
-                self.value(flag, as_name, &full, node)?;
+                match self.value(flag, as_name, &full, node) {
+                    Ok(()) => {}
+                    // To that version of etcd it is a key like any other that nobody knows.
+                    Err(_) if self.is_unknown(flag, as_name) => {
+                        self.notices.push(Notice::KeyUnknown { key: full });
+                    }
+                    Err(why) => return Err(why),
+                }
             } else {
                 self.notices.push(Notice::KeyUnknown { key: full });
             }
@@ -78,16 +111,69 @@ impl Reader {
         if means_default(flag, &value) {
             return Ok(());
         }
-        super::parse::check(flag, &value).map_err(|why| match (flag.name, flag.kind) {
-            ("initial-cluster-state", _) => format!("unexpected clusterState {value:?}"),
-            (_, Kind::Urls) => {
-                format!("{}{key}: {why}", super::config::URLS_UNUSABLE)
-            }
-            _ => format!("invalid value {value:?} for {key}: {why}"),
-        })?;
+        if self.is_unknown(flag, as_name) && self.is_at_odds(flag, as_name) {
+            return Err(format!("{key} is unknown"));
+        }
+        let is_ignored = flag.service == Service::Ignored;
+        super::parse::check(flag, &value)
+            .or_else(|why| if is_ignored { Ok(()) } else { Err(why) })
+            .map_err(|why| match (flag.name, flag.kind) {
+                ("feature-gates", _) => why,
+                ("initial-cluster-state", _) => format!("unexpected clusterState {value:?}"),
+                (_, Kind::Urls) => {
+                    format!("{}{key}: {why}", super::config::URLS_UNUSABLE)
+                }
+                _ => format!("invalid value {value:?} for {key}: {why}"),
+            })?;
         let given = Given { as_name: as_name.to_owned(), value, source: Source::File, other: None };
+        if let Some(before) = self.values.get(flag.name)
+            && before.as_name != given.as_name
+            && self.is_unknown(flag, &before.as_name)
+        {
+            let key = before.as_name.clone();
+            self.notices.push(Notice::KeyUnknown { key });
+            self.values.remove(flag.name);
+        }
         super::parse::insert(&mut self.values, flag, given);
         Ok(())
+    }
+
+    /// Whether the version that the member stands for does not have the flag, or not under that name.
+    fn is_unknown(&self, flag: &Flag, as_name: &str) -> bool {
+        let is_alias = as_name != flag.name;
+        self.version.is_some_and(|version| {
+            version.minor > if is_alias { 6 } else { flag.until.into() }
+                || !is_alias && version.minor < flag.since.into()
+        })
+    }
+
+    /// Whether a flag that the version does not have would be refused, or would contradict one that it has. Any other does here
+    /// what it says.
+    fn is_at_odds(&self, flag: &Flag, as_name: &str) -> bool {
+        flag.service == Service::Later
+            || flag.key.is_some_and(|key| key.starts_with("discovery-config."))
+            || self.values.get(flag.name).is_some_and(|before| before.as_name != as_name)
+            || super::gates::of_flag(flag.name)
+                .is_some_and(|_| self.values.contains_key("feature-gates"))
+    }
+}
+
+/// A gate that is named by its own name too, behind the flag of old that the version does not have.
+fn drop_old_gates(reader: &mut Reader) {
+    if reader.version.is_none_or(|version| version.minor < 7)
+        || !reader.values.contains_key("feature-gates")
+    {
+        return;
+    }
+    let old: Vec<&'static str> = reader
+        .values
+        .keys()
+        .copied()
+        .filter(|name| super::gates::of_flag(name).is_some())
+        .collect();
+    for name in old {
+        reader.values.remove(name);
+        reader.notices.push(Notice::KeyUnknown { key: name.to_owned() });
     }
 }
 
@@ -107,6 +193,7 @@ fn flag_of(key: &str) -> Option<(&'static Flag, &str)> {
 fn text_of(flag: &Flag, node: &Node) -> Option<String> {
     let scalar = node.resolve();
     match flag.kind {
+        Kind::Text if flag.name == "emulated-version" => version_text(node),
         Kind::Text | Kind::Urls | Kind::OneOf(_) => text(node),
         Kind::Bool => match scalar? {
             Scalar::Bool(value) => Some(value.to_string()),
@@ -114,28 +201,25 @@ fn text_of(flag: &Flag, node: &Node) -> Option<String> {
         },
         Kind::Unsigned(_) => whole(&scalar?).filter(|n| *n >= 0).map(|n| n.to_string()),
         Kind::Signed => whole(&scalar?).map(|n| n.to_string()),
-        Kind::Duration => whole(&scalar?).filter(|n| *n >= 0).map(|n| format!("{n}ns")),
+        Kind::Duration => whole(&scalar?).map(|n| format!("{n}ns")),
         Kind::List => match node {
             Node::Sequence(items) => {
                 let items: Option<Vec<String>> = items.iter().map(text).collect();
                 Some(items?.join(","))
             }
-            // 3.5 had one text in some of them.
-            Node::Scalar { .. } if flag.name.contains("allowed") => text(node),
             Node::Scalar { .. } | Node::Mapping(_) => None,
         },
     }
 }
 
-/// A scalar as text: what is no text by itself becomes one, as etcd's reader has it.
+/// A text: what looks like a number or a boolean is none without quotes.
 fn text(node: &Node) -> Option<String> {
     let Node::Scalar { text, .. } = node else { return None };
-    Some(match node.resolve()? {
-        Scalar::Bool(value) => value.to_string(),
-        Scalar::Integer(number) => number.to_string(),
-        Scalar::Null => String::new(),
-        Scalar::Float(_) | Scalar::Text => text.clone(),
-    })
+    match node.resolve()? {
+        Scalar::Null => Some(String::new()),
+        Scalar::Text => Some(text.clone()),
+        Scalar::Bool(_) | Scalar::Integer(_) | Scalar::Float(_) => None,
+    }
 }
 
 /// The whole number that a scalar is.
@@ -162,12 +246,19 @@ fn means_default(flag: &Flag, value: &str) -> bool {
 fn mismatch(key: &str, node: &Node, go_type: &str) -> String {
     // The names of etcd's structures, which are in its texts.
     let is_json = key.contains("urls") && key != "listen-metrics-urls"
-        || key.contains("transport-security")
         || matches!(key, "cors" | "host-whitelist" | "feature-gates");
-    let of = if is_json { "configJSON" } else { "Config" };
+    let of = match key {
+        _ if key.contains("transport-security.") => "securityConfig.configJSON",
+        _ if is_json || key.contains("transport-security") => "configYAML.configJSON",
+        _ => "configYAML.Config",
+    };
+    // Which number it is, Go tells only where another would do.
+    let found = match node.json_type() {
+        found if found.starts_with("number") && go_type.ends_with("string") => "number".to_owned(),
+        found => found,
+    };
     format!(
-        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go struct field configYAML.{of}.{key} of \
-         type {go_type}",
-        node.json_type()
+        "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {found} into Go struct field {of}.{key} of type \
+         {go_type}"
     )
 }

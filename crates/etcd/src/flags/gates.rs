@@ -4,6 +4,7 @@
 //! stage that is not named itself.
 
 use server::config::Feature;
+use server::version::Version;
 
 use super::config::Lookup;
 use super::go;
@@ -68,6 +69,9 @@ pub(super) const GATES: &[Gate] = &[
         Some("experimental-txn-mode-write-with-shared-buffer"),
     ),
 ];
+
+/// The gates that came with 3.7. To 3.5 all are unknown, whose flags are taken by every version.
+const SINCE_7: &[&str] = &["FastLeaseKeepAlive", "PriorityRequest"];
 
 /// The gates' values.
 #[derive(Debug, PartialEq, Eq)]
@@ -142,8 +146,18 @@ impl Gates {
     }
 }
 
+/// The first gate that a version of etcd does not know yet.
+pub(super) fn unknown_to(version: Version, text: &str) -> Option<String> {
+    let given = parse(text).ok()?;
+    let is_later = |name: &String| version.minor == 6 && SINCE_7.contains(&name.as_str());
+    given.into_iter().map(|(name, _)| name).find(is_later)
+}
+
 /// Reads `A=true,B=false`.
-fn parse(text: &str) -> Result<Vec<(String, bool)>, String> {
+///
+/// # Errors
+/// etcd's texts.
+pub(super) fn parse(text: &str) -> Result<Vec<(String, bool)>, String> {
     let mut given = Vec::new();
     for item in text.split(',').filter(|item| !item.is_empty()) {
         let Some((name, value)) = item.split_once('=') else {

@@ -13,6 +13,10 @@ pub(super) fn build(get: &Lookup<'_>) -> Result<Settings, String> {
         "capnslog" => return Err("--logger=capnslog is removed in v3.5".to_owned()),
         other => return Err(format!("unknown logger option {other:?}")),
     }
+    let text = get.text("log-outputs");
+    if get.is_given("log-outputs") && text.split(',').any(str::is_empty) {
+        return Err("open sink \"\": open : no such file or directory".to_owned());
+    }
     let mut names = Vec::new();
     for name in get.list("log-outputs") {
         if !names.contains(&name) {

@@ -30,6 +30,7 @@ mod table;
 mod usage;
 mod yaml;
 
+use server::version::Version;
 pub use usage::{USAGE, long_help};
 
 use self::config::{Lookup, URLS_UNUSABLE};
@@ -157,7 +158,8 @@ pub struct Parsed {
 /// # Errors
 /// Why there is no configuration to run with.
 pub fn read(args: &[String], environment: &[(String, String)]) -> Result<Parsed, Stop> {
-    let mut values = parse::arguments(args)?;
+    let version = version_asked_for(args, environment);
+    let mut values = parse::arguments(args, version)?;
     let path = values.get("config-file").map(|given| given.value.clone());
     let from_environment =
         || environment.iter().find(|(key, _)| key == "ETCD_CONFIG_FILE").map(|e| e.1.clone());
@@ -167,14 +169,15 @@ pub fn read(args: &[String], environment: &[(String, String)]) -> Result<Parsed,
         let ignored = voided(&values, environment);
         let bytes = std::fs::read(&path)
             .map_err(|error| Stop::refused(format!("open {path}: {}", go::system_error(&error))))?;
-        (values, notices) = file::read(&bytes).map_err(Stop::refused)?;
+        (values, notices) = file::read(&bytes, version).map_err(Stop::refused)?;
         notices.push(Notice::FileLoaded { path });
+        notices.extend(env::merge_version(environment, &mut values));
         notices.push(sources(&values, ignored));
     } else {
         notices.extend(env::merge(environment, &mut values)?);
         notices.push(sources(&values, Vec::new()));
     }
-    refuse_v2_stage(&values)?;
+    refuse_by_version(&values)?;
     refuse_v2_discovery(&mut values, &mut notices)?;
     match build(&values, &mut notices) {
         Ok(parsed) => Ok(Parsed { notices, ..parsed }),
@@ -182,17 +185,53 @@ pub fn read(args: &[String], environment: &[(String, String)]) -> Result<Parsed,
     }
 }
 
-/// The first stage of the v2 API's removal ended with 3.5: members that stand for a later version do not know its name.
-fn refuse_v2_stage(values: &Values) -> Result<(), Stop> {
-    let stage = values.get("v2-deprecation").filter(|given| given.value == "not-yet");
-    let version = Lookup { values }.text("emulated-version");
-    let is_later = server::version::parse_emulated(&version).is_ok_and(|found| found.minor >= 6);
-    if stage.is_none() || !is_later {
-        return Ok(());
+/// The version that the member is told to stand for, before anything else is read.
+fn version_asked_for(args: &[String], environment: &[(String, String)]) -> Option<Version> {
+    let mut found = None;
+    for (at, argument) in args.iter().enumerate() {
+        let name = argument.strip_prefix("--").or_else(|| argument.strip_prefix('-'));
+        match name.and_then(|name| name.strip_prefix("emulated-version")) {
+            Some("") => found = args.get(at + 1),
+            Some(rest) => {
+                if let Some(text) = rest.strip_prefix('=') {
+                    return server::version::parse_emulated(text).ok();
+                }
+            }
+            None => {}
+        }
     }
-    Err(Stop::Usage(
-        "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\"".to_owned(),
-    ))
+    let variable = || environment.iter().find(|(key, _)| key == env::VERSION).map(|(_, v)| v);
+    server::version::parse_emulated(found.or_else(variable)?).ok()
+}
+
+/// Words that the version does not know which the member stands for, and levels that no version knows: etcd panics at those.
+fn refuse_by_version(values: &Values) -> Result<(), Stop> {
+    let get = Lookup { values };
+    let level = get.text("log-level");
+    if log::Level::parse(&level).is_none() {
+        return Err(Stop::Usage(format!(
+            "unrecognized level: {level:?}; it is one of debug, info, warn, error, dpanic, panic, fatal"
+        )));
+    }
+    let Ok(version) = server::version::parse_emulated(&get.text("emulated-version")) else {
+        return Ok(());
+    };
+    // The first stage of the v2 API's removal ended with 3.5.
+    if version.minor >= 6
+        && values.get("v2-deprecation").is_some_and(|given| given.value == "not-yet")
+    {
+        return Err(Stop::Usage(
+            "invalid value \"not-yet\" for flag -v2-deprecation: invalid value \"not-yet\""
+                .to_owned(),
+        ));
+    }
+    let text = get.text("feature-gates");
+    match gates::unknown_to(version, &text) {
+        Some(name) => Err(Stop::Usage(format!(
+            "invalid value {text:?} for flag -feature-gates: unrecognized feature gate: {name}"
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// Discovery over the v2 API ended with 3.6: members that stand for a later version know neither flag, variable nor key.
@@ -236,7 +275,7 @@ fn build(values: &Values, notices: &mut Vec<Notice>) -> Result<Parsed, String> {
 /// # Errors
 /// What is wrong with it.
 pub fn read_file(bytes: &[u8]) -> Result<Parsed, String> {
-    let (values, mut notices) = file::read(bytes)?;
+    let (values, mut notices) = file::read(bytes, None)?;
     let parsed = build(&values, &mut notices)?;
     Ok(Parsed { notices, ..parsed })
 }
@@ -264,7 +303,9 @@ fn voided(values: &Values, environment: &[(String, String)]) -> Vec<String> {
     let variables = environment
         .iter()
         .map(|(key, _)| key)
-        .filter(|key| *key != "ETCD_CONFIG_FILE" && env::is_known(key))
+        .filter(|key| {
+            !matches!(key.as_str(), "ETCD_CONFIG_FILE" | env::VERSION) && env::is_known(key)
+        })
         .cloned();
     flags.chain(variables).collect()
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use server::config::Url;
+use server::version::Version;
 
 use super::table::{Flag, Kind, LEGACY, find};
 use super::{Stop, go};
@@ -41,7 +42,9 @@ pub(super) fn insert(values: &mut Values, flag: &'static Flag, mut given: Given)
 }
 
 /// Reads all arguments, or says where they stop making sense.
-pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
+///
+/// `version` is what the member stands for, for texts that differ.
+pub(super) fn arguments(args: &[String], version: Option<Version>) -> Result<Values, Stop> {
     let mut values = Values::new();
     let mut wants_version = false;
     let mut rest = args.iter();
@@ -51,12 +54,12 @@ pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
             .or_else(|| argument.strip_prefix('-'))
             .filter(|_| argument != "-")
         else {
-            return Err(positional(argument, wants_version));
+            return Err(positional(argument, wants_version, version));
         };
         if body.is_empty() {
             // `--` ends the flags.
             match rest.next() {
-                Some(argument) => return Err(positional(argument, wants_version)),
+                Some(argument) => return Err(positional(argument, wants_version, version)),
                 None => break,
             }
         }
@@ -100,9 +103,11 @@ pub(super) fn arguments(args: &[String]) -> Result<Values, Stop> {
 }
 
 /// A word that is no flag ends the flags, and etcd takes none. `--version` before it still prints the version.
-fn positional(argument: &str, wants_version: bool) -> Stop {
+fn positional(argument: &str, wants_version: bool, version: Option<Version>) -> Stop {
     if wants_version {
         Stop::Version
+    } else if version.is_some_and(|version| version.minor >= 6) {
+        Stop::refused(format!("{argument:?} is not a valid flag"))
     } else {
         Stop::refused(format!("'{argument}' is not a valid flag"))
     }
@@ -128,6 +133,7 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
     let parse_error = || "parse error".to_owned();
     match flag.kind {
         Kind::Text if flag.name == "cors" => origins(value),
+        Kind::Text if flag.name == "feature-gates" => super::gates::parse(value).map(drop),
         Kind::Text | Kind::List => Ok(()),
         Kind::Bool => go::boolean(value).map(drop).ok_or_else(parse_error),
         Kind::Unsigned(bits) => {
@@ -143,18 +149,25 @@ pub(super) fn check(flag: &Flag, value: &str) -> Result<(), String> {
             let number = go::integer(value).ok_or_else(parse_error)?;
             i64::try_from(number).map(drop).map_err(|_| "value out of range".to_owned())
         }
-        Kind::Duration => go::duration(value).map(drop).ok_or_else(parse_error),
+        Kind::Duration => go::nanoseconds(value).map(drop).map_err(|_| parse_error()),
         Kind::Urls if value.is_empty() => Ok(()),
         Kind::Urls => Url::parse_list(value).map(drop).map_err(|error| error.to_string()),
         Kind::OneOf(words) => {
-            words.contains(&value).then_some(()).ok_or_else(|| "invalid value".to_owned())
+            // The one that selects several tells which.
+            let quoted = || value.split(',').next().map(|first| format!(" {first:?}"));
+            let which =
+                Some(flag).filter(|flag| flag.name == "v2-deprecation").and_then(|_| quoted());
+            words
+                .contains(&value)
+                .then_some(())
+                .ok_or_else(|| format!("invalid value{}", which.unwrap_or_default()))
         }
     }
 }
 
 /// Origins are URLs, or any.
 fn origins(value: &str) -> Result<(), String> {
-    for item in value.split(',').map(str::trim).filter(|item| !matches!(*item, "" | "*")) {
+    for item in value.split(',').map(str::trim).filter(|item| *item != "*") {
         Url::parse(item).map_err(|error| error.to_string())?;
     }
     Ok(())

@@ -93,7 +93,7 @@ pub(super) fn build(
         peer_tls: side("peer-")?,
         client_auto_tls: get.boolean("auto-tls")?,
         peer_auto_tls: get.boolean("peer-auto-tls")?,
-        self_signed_years: get.integer("self-signed-cert-validity")?,
+        self_signed_years: get.count("self-signed-cert-validity")?,
     };
     if (security.client_auto_tls || security.peer_auto_tls) && security.self_signed_years == 0 {
         return Err("selfSignedCertValidity is invalid,it should be greater than 0".to_owned());

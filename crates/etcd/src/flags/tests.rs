@@ -115,6 +115,34 @@ fn usage_errors_have_etcds_texts() {
             "invalid value \"bad\" for flag -initial-cluster-state: invalid value",
         ),
         (&["--name"], "flag needs an argument: -name"),
+        (
+            &["--feature-gates=Nosuch=true"],
+            "invalid value \"Nosuch=true\" for flag -feature-gates: unrecognized feature gate: Nosuch",
+        ),
+        (
+            &["--feature-gates=CompactHashCheck"],
+            "invalid value \"CompactHashCheck\" for flag -feature-gates: missing bool value for CompactHashCheck",
+        ),
+        (
+            &["--feature-gates=PriorityRequest=true", "--emulated-version=3.6"],
+            "invalid value \"PriorityRequest=true\" for flag -feature-gates: unrecognized feature gate: PriorityRequest",
+        ),
+        (
+            &["--log-level=abc"],
+            "unrecognized level: \"abc\"; it is one of debug, info, warn, error, dpanic, panic, fatal",
+        ),
+        (
+            &["--cors="],
+            "invalid value \"\" for flag -cors: URL scheme must be http, https, unix, or unixs: ",
+        ),
+        (
+            &["--max-concurrent-streams=99999999999"],
+            "invalid value \"99999999999\" for flag -max-concurrent-streams: value out of range",
+        ),
+        (
+            &["--v2-deprecation=a,b"],
+            "invalid value \"a,b\" for flag -v2-deprecation: invalid value \"a\"",
+        ),
     ] {
         assert_eq!(stop(args), Stop::Usage(want.to_owned()), "{args:?}");
     }
@@ -124,6 +152,40 @@ fn usage_errors_have_etcds_texts() {
 fn semantic_errors_have_etcds_texts() {
     for (args, want) in [
         (&["version"][..], "'version' is not a valid flag"),
+        (&["--emulated-version=3.7", "version"], "\"version\" is not a valid flag"),
+        (&["--emulated-version", "3.6", "version"], "\"version\" is not a valid flag"),
+        (&["--compact-hash-check-time=-1s"], "--compact-hash-check-time must be >0 (set to -1s)"),
+        (
+            &["--listen-client-urls=http://127.0.0.1:99999", "--advertise-client-urls=http://a:1"],
+            "listen tcp: address 99999: invalid port",
+        ),
+        (
+            &[
+                "--listen-client-urls=http://127.0.0.1:1",
+                "--listen-client-http-urls=http://127.0.0.1:1",
+            ],
+            "cannot bind both --listen-client-urls and --listen-client-http-urls on the same url http://127.0.0.1:1",
+        ),
+        (
+            &["--advertise-client-urls=unix://sock", "--emulated-version=3.5"],
+            "--advertise-client-urls \"unix://sock\" must be \"host:port\" (address sock: missing port in address)",
+        ),
+        (
+            &["--advertise-client-urls=http://:1", "--emulated-version=3.7"],
+            "--advertise-client-urls \"http://:1\" must be in the format \"host:port\", \"unix:/path/to/socket\" or \
+             \"unixs:/path/to/socket\" (unexpected empty host (http://:1))",
+        ),
+        (
+            &["--initial-advertise-peer-urls=http://:1"],
+            "--initial-advertise-peer-urls \"http://:1\" must be \"host:port\" (unexpected empty host (http://:1))",
+        ),
+        (&["--log-outputs="], "open sink \"\": open : no such file or directory"),
+        (&["--log-outputs=stdout,"], "open sink \"\": open : no such file or directory"),
+        (
+            &["--discovery-endpoints="],
+            "both --discovery-token and --discovery-endpoints must be set",
+        ),
+        (&["--max-learners=-1"], "membership: too many learner members in cluster"),
         (&["--pre-vote", "false"], "'false' is not a valid flag"),
         (
             &["--listen-client-urls=http://foo.com:1234"],
@@ -167,8 +229,6 @@ fn semantic_errors_have_etcds_texts() {
             &["--experimental-memory-mlock", "--memory-mlock"],
             "cannot set --experimental-memory-mlock and --memory-mlock at the same time, please use --memory-mlock only",
         ),
-        (&["--feature-gates=Nosuch=true"], "unrecognized feature gate: Nosuch"),
-        (&["--feature-gates=CompactHashCheck"], "missing bool value for CompactHashCheck"),
         (
             &["--feature-gates=LeaseCheckpointPersist=true"],
             "enabling feature gate LeaseCheckpointPersist requires enabling feature gate LeaseCheckpoint",
@@ -452,7 +512,7 @@ fn a_file_has_the_flags_as_keys_with_types_of_their_own() {
         "name: m1\n\
          heartbeat-interval: 50\n\
          pre-vote: no\n\
-         auto-compaction-retention: 1\n\
+         auto-compaction-retention: '1'\n\
          experimental-compaction-sleep-interval: 20000000\n\
          listen-client-urls: http://127.0.0.1:1,http://127.0.0.1:2\n\
          Quota-Backend-Bytes: 1_000\n\
@@ -514,6 +574,21 @@ fn a_file_that_cannot_be_served_is_told_in_etcds_words() {
             "listen-client-urls: bad",
             "unexpected error setting up listen-client-urls: URL scheme must be http, https, unix, or unixs: bad",
         ),
+        (
+            "name: 5",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal number into Go struct field \
+             configYAML.Config.name of type string",
+        ),
+        (
+            "auto-compaction-retention: 1",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal number into Go struct field \
+             configYAML.Config.auto-compaction-retention of type string",
+        ),
+        (
+            "peer-transport-security: {allowed-cn: x}",
+            "error unmarshaling JSON: while decoding JSON: json: cannot unmarshal string into Go struct field \
+             securityConfig.configJSON.peer-transport-security.allowed-cn of type []string",
+        ),
         ("initial-cluster-state: maybe", "unexpected clusterState \"maybe\""),
         ("auto-compaction-mode: 'x'", "unknown auto-compaction-mode \"x\""),
         ("heartbeat-interval: 0", "--heartbeat-interval must be >0 (set to 0ms)"),
@@ -527,6 +602,106 @@ fn a_file_that_cannot_be_served_is_told_in_etcds_words() {
     for text in ["a: [", "- a", "a: &x [*x, *x]", "&a [&b [*a]]"] {
         assert!(file(text).is_err(), "{text:?}");
     }
+}
+
+#[test]
+fn a_version_does_not_know_the_keys_of_another() {
+    let as_version =
+        |version: &str, text: &str| file(&format!("emulated-version: {version}\n{text}"));
+    let gate = |parsed: &Parsed| parsed.config.initial_corrupt_check;
+    for (version, text, unknown) in [
+        ("3.7", "proxy: off", "proxy"),
+        ("3.6", "enable-v2: true", "enable-v2"),
+        (
+            "3.7",
+            "experimental-compaction-batch-limit: 5\ncompaction-batch-limit: 6",
+            "experimental-compaction-batch-limit",
+        ),
+        (
+            "3.7",
+            "compaction-batch-limit: 6\nexperimental-compaction-batch-limit: 5",
+            "experimental-compaction-batch-limit",
+        ),
+        ("3.5", "feature-gates: X=true", "feature-gates"),
+        ("3.5", "feature-gates: {LeaseCheckpoint: true}", "feature-gates"),
+        ("3.5", "corrupt-check-time: 1s", "corrupt-check-time"),
+        ("3.5", "discovery-config: {token: t}", "discovery-config.token"),
+    ] {
+        let parsed = as_version(version, text).unwrap();
+        let told = Notice::KeyUnknown { key: unknown.to_owned() };
+        assert!(parsed.notices.contains(&told), "{version} {text}: {:?}", parsed.notices);
+        if text.contains("limit") {
+            assert_eq!(parsed.config.compaction_batch_limit, 6);
+        }
+    }
+    for order in [
+        "feature-gates: InitialCorruptCheck=true\nexperimental-initial-corrupt-check: false",
+        "experimental-initial-corrupt-check: false\nfeature-gates: InitialCorruptCheck=true",
+    ] {
+        assert!(gate(&as_version("3.7", order).unwrap()), "{order}");
+        assert!(as_version("3.6", order).is_err(), "{order}");
+    }
+    // Alone a key of old still does what it says.
+    assert!(gate(&as_version("3.7", "experimental-initial-corrupt-check: true").unwrap()));
+    for text in ["discovery-fallback: foo", "v2-deprecation: foo"] {
+        assert!(file(text).is_ok(), "{text}");
+    }
+    // A certificate's half that comes by a merge.
+    let merged = "x: &d {cert-file: a}\nclient-transport-security:\n  <<: *d\n";
+    assert!(file(merged).unwrap().config.client_tls.pair.is_none());
+}
+
+#[test]
+fn the_version_is_taken_from_the_environment_beside_a_file_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("etcd.yml");
+    let run = |text: &str| {
+        std::fs::write(&path, text).unwrap();
+        let environment = [("ETCD_EMULATED_VERSION", "3.6"), ("ETCD_MAX_WALS", "9")];
+        run_with(&["--config-file", path.to_str().unwrap()], &environment)
+    };
+    let version = |text| run(text).unwrap().config.emulated_version.unwrap().to_string();
+    assert_eq!(version("name: a"), "3.6.14");
+    assert_eq!(version("emulated-version: 3.7"), "3.7.1");
+    let notices = run("name: a").unwrap().notices;
+    assert!(notices.contains(&Notice::Sources {
+        command_line: Vec::new(),
+        environment: vec!["emulated-version".to_owned()],
+        file: vec!["name".to_owned()],
+        ignored: vec!["ETCD_MAX_WALS".to_owned()],
+    }));
+}
+
+#[test]
+fn values_that_go_takes_are_taken() {
+    let negative = run(&[
+        "--backend-batch-interval=-1s",
+        "--compaction-sleep-interval=-1s",
+        "--grpc-keepalive-interval=-1s",
+        "--warning-unary-request-duration=-1s",
+        "--watch-progress-notify-interval=-1s",
+        "--raft-read-timeout=-1s",
+    ])
+    .unwrap()
+    .config;
+    let zero = std::time::Duration::ZERO;
+    assert_eq!((negative.compaction_sleep, negative.keepalive_interval), (zero, zero));
+    assert_eq!(negative.warning_unary_request_duration, zero);
+    assert_eq!(negative.watch_progress_interval.as_millis(), 100);
+    let large = run(&[
+        "--auth-token-ttl=99999999999",
+        "--bcrypt-cost=99999999999",
+        "--max-txn-ops=99999999999",
+        "--max-request-bytes=99999999999",
+        "--max-wals=99999999999",
+        "--self-signed-cert-validity=99999999999",
+    ]);
+    assert_eq!(large.unwrap().config.max_txn_ops, u32::MAX);
+    assert!(!run(&["--metrics=abc"]).unwrap().config.metrics_extensive);
+    assert_eq!(run(&["--max-learners=0"]).unwrap().config.max_learners, 0);
+    let told = run(&["--advertise-client-urls=http://127.0.0.1:99999"]).unwrap().config;
+    assert_eq!(told.advertise_client_urls[0].to_string(), "http://127.0.0.1:99999");
+    assert!(run(&["--advertise-client-urls=unix://sock"]).is_ok());
 }
 
 #[test]

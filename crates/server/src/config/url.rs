@@ -11,7 +11,8 @@ pub struct Url {
     text: String,
     scheme: Scheme,
     host: String,
-    port: u16,
+    /// `None` is a number that no port has: others may be told of it, and nobody listens there.
+    port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -37,6 +38,9 @@ pub enum UrlError {
     /// A name where a listener needs an address.
     #[error("expected IP in URL for binding ({0})")]
     NotAnAddress(String),
+    /// A listener's port that there is not.
+    #[error("listen tcp: address {0}: invalid port")]
+    Port(String),
 }
 
 impl Url {
@@ -54,14 +58,17 @@ impl Url {
             _ => return Err(UrlError::Scheme(text.to_owned())),
         };
         if matches!(scheme, Scheme::Unix | Scheme::Unixs) {
-            return Ok(Self { text: text.to_owned(), scheme, host: rest.to_owned(), port: 0 });
+            return Ok(Self { text: text.to_owned(), scheme, host: rest.to_owned(), port: None });
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         let address = authority.rsplit('@').next().unwrap_or_default();
         let Some((host, port)) = address.rsplit_once(':') else {
             return Err(UrlError::HostPort(text.to_owned()));
         };
-        let port = port.parse::<u16>().map_err(|_| UrlError::HostPort(text.to_owned()))?;
+        if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(UrlError::HostPort(text.to_owned()));
+        }
+        let port = port.parse::<u16>().ok();
         let host = match host.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
             Some(inner) => inner,
             None if host.contains(':') => return Err(UrlError::HostPort(text.to_owned())),
@@ -94,20 +101,24 @@ impl Url {
         &self.host
     }
 
-    /// The port.
+    /// The port; 0 where there is none.
     #[must_use]
     pub fn port(&self) -> u16 {
-        self.port
+        self.port.unwrap_or_default()
     }
 
     /// Whether a listener can bind it: an address, or `localhost`.
     ///
     /// # Errors
-    /// It holds another name.
+    /// It holds another name, or a number that is no port.
     pub fn check_bindable(&self) -> Result<(), UrlError> {
         let is_http = matches!(self.scheme, Scheme::Http | Scheme::Https);
         if is_http && self.host != "localhost" && self.host.parse::<IpAddr>().is_err() {
             return Err(UrlError::NotAnAddress(self.text.clone()));
+        }
+        if is_http && self.port.is_none() {
+            let port = self.text.rsplit(':').next().unwrap_or_default();
+            return Err(UrlError::Port(port.to_owned()));
         }
         Ok(())
     }
@@ -124,12 +135,12 @@ impl Url {
         if !is_name {
             return Ok(self.clone());
         }
-        let address = (self.host.as_str(), self.port)
+        let address = (self.host.as_str(), self.port())
             .to_socket_addrs()?
             .next()
             .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no such host"))?;
         let text =
-            self.text.replacen(&format!("{}:{}", self.host, self.port), &address.to_string(), 1);
+            self.text.replacen(&format!("{}:{}", self.host, self.port()), &address.to_string(), 1);
         Ok(Self { text, host: address.ip().to_string(), ..self.clone() })
     }
 
@@ -206,6 +217,11 @@ mod tests {
         assert_eq!(
             named.check_bindable().unwrap_err().to_string(),
             "expected IP in URL for binding (http://foo.com:1234)"
+        );
+        let high = Url::parse("http://127.0.0.1:99999").unwrap();
+        assert_eq!(
+            high.check_bindable().unwrap_err().to_string(),
+            "listen tcp: address 99999: invalid port"
         );
         assert_eq!(Url::parse("https://localhost:1").unwrap().socket_path(), None);
         for (text, path) in [("unix://localhost:1", "localhost:1"), ("unixs:///run/x", "/run/x")] {
