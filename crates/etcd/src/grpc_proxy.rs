@@ -198,7 +198,10 @@ fn listen_tls(values: &Values) -> Result<Settings, String> {
     Versions::parse("", &max).map_err(|error| format!("tls-max-version is invalid: {error}"))?;
     let versions = Versions::parse(&min, &max).map_err(|error| error.to_string())?;
     let suites = values.list("listen-cipher-suites").join(",");
-    let ciphers = Ciphers::parse(&suites, versions).map_err(|error| error.to_string())?;
+    let ciphers = match suites.is_empty() {
+        true => Ciphers::default(),
+        false => Ciphers::parse(&suites, versions).map_err(|error| error.to_string())?,
+    };
     let pair = Pair::of(&values.text("cert-file"), &values.text("key-file"));
     Ok(Settings {
         pair: pair.map_err(|error| error.to_string())?,

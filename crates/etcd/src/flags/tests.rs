@@ -390,7 +390,7 @@ fn certificates_of_the_two_sides_are_read() {
     assert!(run(&[]).unwrap().config.peer_tls.check_origin);
 
     for (args, why) in [
-        (&["--cert-file=c"][..], "KeyFile and CertFile must both be present[key: , cert: c]"),
+        (&["--peer-cert-file=c"][..], "KeyFile and CertFile must both be present[key: , cert: c]"),
         (&["--cipher-suites=BAD"], "unexpected TLS cipher suite \"BAD\""),
         (
             &["--tls-min-version=TLS1.3", "--tls-max-version=TLS1.2"],
