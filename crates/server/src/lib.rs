@@ -19,6 +19,7 @@ mod cluster_version;
 mod compactor;
 pub mod config;
 mod corruption;
+mod deadline;
 mod driver;
 mod facts;
 mod first_election;

@@ -29,6 +29,7 @@ use tonic::service::Routes;
 
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
+use crate::deadline::Stamps;
 use crate::socket;
 use crate::takeover::Claimable;
 
@@ -234,6 +235,7 @@ pub(crate) async fn serve(
 ) {
     let address = listener.address();
     let mut server = tonic::transport::Server::builder()
+        .layer(Stamps)
         .accept_http1(traffic != Traffic::Grpc)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -5,14 +5,42 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::http::Request;
+use bytes::Bytes;
+use http_body_util::BodyExt as _;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tokio_stream::StreamExt as _;
+use tonic::Status;
 use tower_service::Service as _;
 
 use super::*;
 use crate::Member;
 use crate::member::unconnected;
+
+/// What a call of gRPC came to.
+pub(crate) struct Answered {
+    /// The code of HTTP.
+    pub(crate) http: u16,
+    /// All messages, framed.
+    pub(crate) body: Bytes,
+    pub(crate) status: Status,
+}
+
+/// A message as it is sent.
+pub(crate) fn framed(message: &impl prost::Message) -> Bytes {
+    let message = message.encode_to_vec();
+    let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+    [&[0][..], &length, &message].concat().into()
+}
+
+/// A body that stays open.
+pub(crate) fn open_body(first: Bytes) -> Body {
+    let first = tokio_stream::once(Ok::<_, std::convert::Infallible>(first));
+    Body::from_stream(first.chain(tokio_stream::pending()))
+}
 
 /// A member that listens.
 pub(crate) struct Served {
@@ -75,6 +103,40 @@ impl Served {
         assert!(answer.status().is_success(), "{path} {body}");
         let body = to_bytes(Body::new(answer.into_body()), usize::MAX).await.unwrap();
         serde_json::from_slice(&body).unwrap()
+    }
+
+    /// Calls a method of gRPC on a connection of its own. It is not for the client to end it.
+    pub(crate) async fn grpc(&self, path: &str, headers: &[(&str, &str)], body: Body) -> Answered {
+        self.grpc_over(self.connect().await, path, headers, body).await
+    }
+
+    /// The same on this connection.
+    pub(super) async fn grpc_over(
+        &self,
+        connection: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Body,
+    ) -> Answered {
+        let io = TokioIo::new(connection);
+        let (mut client, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+        let connection = tokio::spawn(connection);
+        let mut request = Request::post(format!("http://{}{path}", self.address))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let answer = client.send_request(request.body(body).unwrap()).await.unwrap();
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap();
+        let trailers = body.trailers().cloned().unwrap_or_default();
+        let status = Status::from_header_map(&trailers)
+            .or_else(|| Status::from_header_map(&head.headers))
+            .expect("a status");
+        connection.abort();
+        Answered { http: head.status.as_u16(), body: body.to_bytes(), status }
     }
 
     /// Makes root, turns authentication on, and returns root's token.

@@ -24,6 +24,7 @@ use tonic::server::NamedService;
 use tonic::service::{Routes, RoutesBuilder};
 
 use super::kinds::{Buckets, Counter, Histogram, MILLISECOND};
+use crate::deadline::Limited;
 use crate::pieces::Pieces;
 use crate::traces::{CallSpan, Traces};
 
@@ -267,6 +268,7 @@ fn served(version: Version) -> Vec<(String, String, &'static str)> {
     // The health service's descriptor is not among those of etcd.
     let health = "grpc.health.v1.Health";
     served.push((health.to_owned(), "Check".to_owned(), "unary"));
+    served.push((health.to_owned(), "List".to_owned(), "unary"));
     served.push((health.to_owned(), "Watch".to_owned(), "server_stream"));
     served
 }
@@ -327,7 +329,7 @@ impl Drop for Call {
     }
 }
 
-/// Builds routes whose services are counted.
+/// Builds routes whose services are counted, and end calls at their deadlines.
 #[derive(Debug)]
 pub(crate) struct CountedRoutes {
     calls: Arc<Calls>,
@@ -356,7 +358,7 @@ impl CountedRoutes {
     {
         let calls = Arc::clone(&self.calls);
         let traces = self.traces.clone();
-        self.routes.add_service(Counting { service, calls, traces });
+        self.routes.add_service(Counting { service: Limited(service), calls, traces });
         self
     }
 
