@@ -142,8 +142,10 @@ impl Service {
                 reading,
             )
             .await
-            .map_err(status::of_auth)??;
+            .map_err(status::of_auth)?;
+        // Also one that found that its revision is gone, as in etcd.
         self.core.metrics.applying.ranges.count();
+        let answer = answer?;
         let header = self.core.header(answer.revision);
         Ok(answer.encode(&header))
     }
@@ -375,7 +377,9 @@ impl Ranges {
     /// The calls of clients, or those that the member makes for them (`is_for_clients` is false).
     pub(crate) fn new(core: &Arc<Core>, bytes_max: usize, is_for_clients: bool) -> Self {
         let service = Service::new(core, is_for_clients);
-        let others = KvServer::new(service.clone()).max_decoding_message_size(bytes_max);
+        let others = KvServer::new(service.clone())
+            .max_decoding_message_size(bytes_max)
+            .accept_compressed(super::GZIP);
         Self { others, service, bytes_max }
     }
 }
@@ -406,11 +410,15 @@ impl tower_service::Service<http::Request<Body>> for Ranges {
         Box::pin(async move {
             if is_stream {
                 let codec = RawCodec::<Reply<RangeStreamResponse>, RangeRequest>::default();
-                let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
+                let mut grpc = Grpc::new(codec)
+                    .max_decoding_message_size(bytes_max)
+                    .accept_compressed(super::GZIP);
                 return Ok(grpc.server_streaming(RangeStreamCall { service }, request).await);
             }
             let codec = RawCodec::<Reply<RangeResponse>, RangeRequest>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(bytes_max);
+            let mut grpc = Grpc::new(codec)
+                .max_decoding_message_size(bytes_max)
+                .accept_compressed(super::GZIP);
             Ok(grpc.unary(RangeCall { service }, request).await)
         })
     }

@@ -38,6 +38,7 @@ use rpc::etcdserverpb::maintenance_server::MaintenanceServer;
 use rpc::health::health_server::HealthServer;
 use rpc::v3electionpb::election_server::ElectionServer;
 use rpc::v3lockpb::lock_server::LockServer;
+use tonic::codec::CompressionEncoding;
 use tonic::service::Routes;
 
 use crate::metrics::CountedRoutes;
@@ -45,13 +46,22 @@ use crate::request::Core;
 use crate::watching::Watching;
 use wording::Worded;
 
+/// How clients may pack their messages.
+const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
+
 /// Every service, on its paths.
 pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let bytes_max = core.message_bytes_max();
+    // What is set on every generated server; they have no trait in common. grpc-go takes gzip wherever it is registered, as it is
+    // in etcd. Answers are not packed: clients take them either way, and the processor has better to do.
+    macro_rules! served {
+        ($server:expr) => {
+            Worded($server.max_decoding_message_size(bytes_max).accept_compressed(GZIP))
+        };
+    }
     let kv = |is_for_clients| Worded(kv::Ranges::new(core, bytes_max, is_for_clients));
     let watches = || Worded(watch::Watches::new(core, watching, bytes_max));
-    let leases =
-        || Worded(LeaseServer::new(lease::Service::new(core)).max_decoding_message_size(bytes_max));
+    let leases = || served!(LeaseServer::new(lease::Service::new(core)));
     // What lock and election do for their callers is no call of a client.
     let own = own::Own::new(Routes::new(kv(false)).add_service(watches()).add_service(leases()));
     let mut routes = CountedRoutes::new(&core.metrics.calls, core.traces.as_ref());
@@ -59,24 +69,12 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
         .add_service(kv(true))
         .add_service(watches())
         .add_service(leases())
-        .add_service(Worded(
-            ClusterServer::new(cluster::Service::new(core)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            MaintenanceServer::new(maintenance::Service::new(core))
-                .max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            AuthServer::new(auth::Service::new(core)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(HealthServer::new(health::Service::new(core))))
-        .add_service(Worded(
-            LockServer::new(lock::Service::new(core, &own)).max_decoding_message_size(bytes_max),
-        ))
-        .add_service(Worded(
-            ElectionServer::new(election::Service::new(core, &own))
-                .max_decoding_message_size(bytes_max),
-        ));
+        .add_service(served!(ClusterServer::new(cluster::Service::new(core))))
+        .add_service(served!(MaintenanceServer::new(maintenance::Service::new(core))))
+        .add_service(served!(AuthServer::new(auth::Service::new(core))))
+        .add_service(served!(HealthServer::new(health::Service::new(core))))
+        .add_service(served!(LockServer::new(lock::Service::new(core, &own))))
+        .add_service(served!(ElectionServer::new(election::Service::new(core, &own))));
     routes.routes()
 }
 
@@ -84,3 +82,6 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
 pub(crate) fn text_of(refusal: &crate::request::Refusal) -> String {
     status::of(refusal).message().to_owned()
 }
+
+#[cfg(test)]
+mod tests;

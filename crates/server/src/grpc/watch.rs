@@ -310,7 +310,9 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Watches {
                 return Ok(Status::unimplemented("").into_http());
             }
             let codec = RawCodec::<Reply<WatchResponse>, WatchRequest>::default();
-            let mut grpc = Grpc::new(codec).max_decoding_message_size(service.bytes_max);
+            let mut grpc = Grpc::new(codec)
+                .max_decoding_message_size(service.bytes_max)
+                .accept_compressed(super::GZIP);
             Ok(grpc.streaming(WatchCall { service }, request).await)
         })
     }

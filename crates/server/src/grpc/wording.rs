@@ -93,15 +93,36 @@ fn reworded(status: &Status) -> Option<Status> {
             let text = format!("grpc: received message larger than max ({found} vs. {limit})");
             Some(Status::resource_exhausted(text))
         }
-        // As etcd 3.7 says it. Older ones take such text, and all members keep it; here no version does.
-        Code::Internal if status.message().ends_with(NOT_UTF8) => Some(Status::internal(
-            "grpc: error unmarshalling request: string field contains invalid UTF-8",
-        )),
-        Code::Internal if status.message().starts_with("failed to decode Protobuf message") => {
-            Some(Status::internal(format!(
-                "grpc: error unmarshalling request: {}",
-                status.message()
-            )))
+        Code::Internal => {
+            let text = status.message();
+            let said = if text.ends_with(NOT_UTF8) {
+                // As etcd 3.7 says it. Older ones take such text, and all members keep it; here no version does.
+                "grpc: error unmarshalling request: string field contains invalid UTF-8".to_owned()
+            } else if text.starts_with("failed to decode Protobuf message") {
+                format!("grpc: error unmarshalling request: {text}")
+            } else if let Some(why) = text.strip_prefix("Error decompressing: ") {
+                let why = why.strip_suffix(", while sending request").unwrap_or(why);
+                format!("grpc: failed to decompress the received message: {why}")
+            } else if text.starts_with("protocol error: received message with compressed-flag") {
+                "grpc: compressed flag set with identity or empty encoding".to_owned()
+            } else {
+                return None;
+            };
+            Some(Status::internal(said))
+        }
+        Code::ResourceExhausted => {
+            let limit = status.message().strip_prefix("Error decompressing: size limit, of ")?;
+            let (limit, _) = limit.split_once(" bytes")?;
+            let text =
+                format!("grpc: received message after decompression larger than max {limit}");
+            Some(Status::resource_exhausted(text))
+        }
+        Code::Unimplemented => {
+            let encoding = status.message().strip_prefix("Content is compressed with `")?;
+            let (encoding, _) = encoding.rsplit_once('`')?;
+            let text =
+                format!("grpc: Decompressor is not installed for grpc-encoding {encoding:?}");
+            Some(Status::unimplemented(text))
         }
         Code::Ok
         | Code::Cancelled
@@ -111,11 +132,8 @@ fn reworded(status: &Status) -> Option<Status> {
         | Code::NotFound
         | Code::AlreadyExists
         | Code::PermissionDenied
-        | Code::ResourceExhausted
         | Code::FailedPrecondition
         | Code::Aborted
-        | Code::Unimplemented
-        | Code::Internal
         | Code::Unavailable
         | Code::DataLoss
         | Code::Unauthenticated => None,
