@@ -23,7 +23,7 @@ pub(crate) struct ConnectionInfo {
     pub(crate) local: Option<std::net::SocketAddr>,
     /// It is encrypted.
     pub(crate) is_secure: bool,
-    /// The common name in the client's certificate, which was verified.
+    /// The common name in the client's certificate, which was verified; empty if it has none.
     pub(crate) common_name: Option<Arc<str>>,
     /// For those who want the connection for another protocol.
     pub(crate) claim: Claim,
@@ -77,7 +77,8 @@ impl Credentials {
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Identity {
-    /// The user's name. Whether there is such a user is for the check of rights to say.
+    /// The user's name. Whether there is such a user is for the check of rights to say. Who has shown a certificate without
+    /// a name has an empty one: that is enough where anybody will do who is somebody, as in etcd.
     pub(crate) user: String,
     /// The auth revision as of which this is known.
     pub(crate) revision: u64,

@@ -4,6 +4,7 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, 
 use tls::{Connector, Pair, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tonic::Code;
 
 use super::served::Served;
 use super::*;
@@ -47,7 +48,11 @@ impl Certificates {
     }
 
     fn connector(&self, common_name: &str) -> Connector {
-        Connector::new(&self.settings(common_name), &["http/1.1"]).unwrap()
+        self.connector_for(common_name, "http/1.1")
+    }
+
+    fn connector_for(&self, common_name: &str, protocol: &str) -> Connector {
+        Connector::new(&self.settings(common_name), &[protocol]).unwrap()
     }
 }
 
@@ -152,6 +157,56 @@ async fn cve_2018_16886_the_gateway_takes_no_name_from_a_certificate() {
     assert!(ask("root", "GET /version").await.starts_with("HTTP/1.1 200 "));
     let nobody = ask("", list).await;
     assert!(nobody.contains("etcdserver: user name is empty"), "{nobody}");
+    server.stop().await;
+}
+
+/// A certificate without a name is nobody's, but somebody's: what everybody may do who is somebody, he may do too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_a_name_is_enough_to_be_somebody() {
+    let mut server =
+        Served::without_listener(|config| config.client_tls.client_cert_auth = true).await;
+    let certificates = Certificates::new(server.folder());
+    server.listen_tcp(Security::Secured, Some(&certificates.acceptor())).await;
+    server.enable_auth().await;
+    let nameless = certificates.connector_for("", "h2");
+    for (path, body, code, message) in [
+        ("/etcdserverpb.Cluster/MemberList", &[][..], Code::Ok, ""),
+        ("/etcdserverpb.Maintenance/Alarm", &[], Code::Ok, ""),
+        ("/etcdserverpb.Lease/LeaseGrant", &[0x08, 60], Code::Ok, ""),
+        ("/etcdserverpb.Lease/LeaseLeases", &[], Code::Ok, ""),
+        (
+            "/etcdserverpb.KV/Range",
+            b"\x0a\x01k",
+            Code::PermissionDenied,
+            "etcdserver: permission denied",
+        ),
+        (
+            "/etcdserverpb.Auth/UserList",
+            &[],
+            Code::InvalidArgument,
+            "etcdserver: user name is empty",
+        ),
+    ] {
+        let connection = nameless.connect(server.connect().await, "127.0.0.1").await.unwrap();
+        let length = u8::try_from(body.len()).unwrap();
+        let body = [&[0, 0, 0, 0, length][..], body].concat();
+        let found = server.grpc_over(connection, path, &[], body.into()).await;
+        assert_eq!((found.status.code(), found.status.message()), (code, message), "{path}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_host_is_named() {
+    let server = Served::start(|_| {}).await;
+    for (hosts, status) in [("", 400), ("Host: a\r\n", 200), ("Host: a\r\nHost: a\r\n", 400)] {
+        let mut connection = server.connect().await;
+        let request = format!("GET /version HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        connection.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{hosts} {answer}");
+    }
     server.stop().await;
 }
 
