@@ -9,9 +9,9 @@ use bytes::Bytes;
 use prost_reflect::{DynamicMessage, MessageDescriptor};
 use tokio_stream::StreamExt as _;
 
-use super::messages;
 use super::requests::Requests;
 use super::routes::{self, Call};
+use super::{Dialect, messages};
 
 /// A number of JSON, with a comma, takes ten bytes of protobuf at most.
 const GROWTH_MAX: usize = 8;
@@ -28,23 +28,34 @@ pub fn gateway_requests(bytes: &[u8]) {
     let (path, body) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let Ok(path) = std::str::from_utf8(path) else { return };
     let Some(call) = CALLS.get_or_init(routes::calls).get(path) else { return };
-    let whole = read(call, body, usize::MAX);
-    let pieces = read(call, body, usize::from(piece_bytes).max(1));
-    assert_eq!(whole, pieces, "how a body arrives changes no message");
-    let mut sum = 0;
-    for message in whole.iter().flatten() {
-        sum += message.len();
-        check(&call.request, message);
+    for dialect in [Dialect::V1, Dialect::V2] {
+        let whole = read(dialect, call, body, usize::MAX);
+        let pieces = read(dialect, call, body, usize::from(piece_bytes).max(1));
+        assert_eq!(whole, pieces, "how a body arrives changes no message");
+        let mut sum = 0;
+        for message in whole.iter().flatten() {
+            sum += message.len();
+            check(dialect, &call.request, message);
+        }
+        assert!(
+            sum <= GROWTH_MAX * body.len(),
+            "{sum} bytes of messages from {} of JSON",
+            body.len()
+        );
     }
-    assert!(sum <= GROWTH_MAX * body.len(), "{sum} bytes of messages from {} of JSON", body.len());
 }
 
 /// The messages of a body that arrives in pieces of that size, and what is wrong with the rest of it.
-fn read(call: &Call, body: &[u8], piece_bytes: usize) -> Vec<Result<Bytes, String>> {
+fn read(
+    dialect: Dialect,
+    call: &Call,
+    body: &[u8],
+    piece_bytes: usize,
+) -> Vec<Result<Bytes, String>> {
     let pieces: Vec<Result<Bytes, Infallible>> =
         body.chunks(piece_bytes).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect();
     let body = Body::from_stream(tokio_stream::iter(pieces));
-    let (requests, _rest) = Requests::new(body, call.request.clone(), usize::MAX);
+    let (requests, _rest) = Requests::new(body, call.request.clone(), dialect, usize::MAX);
     let read = requests.map(|message| message.map_err(|status| status.message().to_owned()));
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().build() else {
         return Vec::new();
@@ -52,11 +63,11 @@ fn read(call: &Call, body: &[u8], piece_bytes: usize) -> Vec<Result<Bytes, Strin
     runtime.block_on(read.collect())
 }
 
-fn check(descriptor: &MessageDescriptor, message: &Bytes) {
+fn check(dialect: Dialect, descriptor: &MessageDescriptor, message: &Bytes) {
     let decoded = DynamicMessage::decode(descriptor.clone(), message.clone());
     assert!(decoded.is_ok(), "what was read from JSON is a message");
     let json = messages::to_json(descriptor, message.clone());
-    let again = json.and_then(|json| messages::from_json(descriptor, &json));
+    let again = json.and_then(|json| messages::from_json(dialect, descriptor, &json));
     assert!(
         again.as_ref().is_ok_and(|again| again == message),
         "written as JSON and read again, {message:?} is {again:?}"

@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use axum::http::header::{self, HeaderName};
 use axum::http::{HeaderMap, HeaderValue};
+use base64::engine::general_purpose;
+use base64::{DecodeError, Engine as _};
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::metadata::MetadataMap;
+
+use crate::deadline::Arrival;
 
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
@@ -43,8 +47,11 @@ const STANDARD: &[HeaderName] = &[
     header::WARNING,
 ];
 
-/// The call's deadline, if `Grpc-Timeout` sets one.
-pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
+/// The deadline of a call that came then, if `Grpc-Timeout` sets one.
+pub(super) fn deadline(
+    headers: &HeaderMap,
+    arrival: Option<Arrival>,
+) -> Result<Option<Instant>, Status> {
     let Some(value) = headers.get(TIMEOUT) else { return Ok(None) };
     let text = String::from_utf8_lossy(value.as_bytes());
     if text.is_empty() {
@@ -52,7 +59,7 @@ pub(super) fn deadline(headers: &HeaderMap) -> Result<Option<Instant>, Status> {
     }
     let timeout = timeout(&text)
         .ok_or_else(|| Status::invalid_argument(format!("invalid grpc-timeout: {text}")))?;
-    Ok(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
+    Ok(timeout.and_then(|timeout| Arrival::deadline(arrival, timeout)))
 }
 
 /// Reads a number with a unit; zero is none, and what is negative has passed already.
@@ -71,6 +78,46 @@ fn timeout(text: &str) -> Option<Option<Duration>> {
     let amount_past_zero = u64::try_from(amount).unwrap_or(0);
     let timeout = Duration::from_nanos(amount_past_zero.saturating_mul(nanoseconds_each));
     Some((amount != 0).then_some(timeout))
+}
+
+/// Refuses binary metadata that is not base64.
+pub(super) fn check_binary(headers: &HeaderMap) -> Result<(), Status> {
+    for (name, value) in headers {
+        let name = name.as_str();
+        if name.starts_with(METADATA_PREFIX)
+            && name.ends_with("-bin")
+            && let Err(at) = check_base64(value.as_bytes())
+        {
+            let name = go_name(name);
+            return Err(Status::invalid_argument(format!(
+                "invalid binary header {name}: illegal base64 data at input byte {at}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Says where text is not base64, padded or not.
+fn check_base64(text: &[u8]) -> Result<(), usize> {
+    let engine = if text.len().is_multiple_of(4) {
+        general_purpose::STANDARD
+    } else {
+        general_purpose::STANDARD_NO_PAD
+    };
+    match engine.decode(text) {
+        Ok(_) => Ok(()),
+        Err(DecodeError::InvalidByte(at, _)) => Err(at),
+        Err(_) => Err(text.len()),
+    }
+}
+
+/// A header's name as Go writes it: each of its words with a capital letter.
+fn go_name(name: &str) -> String {
+    let words = name.split('-').map(|word| {
+        let (first, rest) = word.split_at(word.len().min(1));
+        format!("{}{rest}", first.to_ascii_uppercase())
+    });
+    words.collect::<Vec<_>>().join("-")
 }
 
 /// A gRPC request with the metadata that the headers give it.
@@ -125,10 +172,23 @@ mod tests {
     #[test]
     fn timeouts_that_cannot_be_read_are_refused() {
         let headers = HeaderMap::from_iter([(TIMEOUT, HeaderValue::from_static("soon"))]);
-        let status = deadline(&headers).unwrap_err();
+        let status = deadline(&headers, None).unwrap_err();
         assert_eq!(
             (status.code(), status.message()),
             (tonic::Code::InvalidArgument, "invalid grpc-timeout: soon")
+        );
+    }
+
+    #[test]
+    fn binary_metadata_is_base64() {
+        for (text, expected) in [("YQ==", Ok(())), ("YQ", Ok(())), ("", Ok(())), ("!!", Err(0))] {
+            assert_eq!(check_base64(text.as_bytes()), expected, "{text}");
+        }
+        let name = HeaderName::from_static("grpc-metadata-foo-bin");
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("!!"))]);
+        assert_eq!(
+            check_binary(&headers).unwrap_err().message(),
+            "invalid binary header Grpc-Metadata-Foo-Bin: illegal base64 data at input byte 0"
         );
     }
 

@@ -14,15 +14,17 @@
 //! A stream's requests are read while its answers are written, so that a client may hold the body open and go on asking.
 //! All calls together count as one gRPC connection: `--max-concurrent-streams` bounds them, and the next one waits.
 //!
-//! Upstream: grpc-gateway v2 as etcd 3.6 sets it up (server/embed/serve.go). Differs: an error body has the `error` of
-//! gateway v1 beside the keys of v2; texts for values that do not fit their field are serde's (Go's vary from build to
-//! build); of a field that comes twice the last counts, where Go refuses.
+//! What JSON is understood, and what errors look like, goes by the version of etcd: see [`Dialect`].
+//!
+//! Upstream: grpc-gateway v1 as etcd 3.5 sets it up, v2 as 3.6 and 3.7 do (server/embed/serve.go). Differs: of texts for values that do
+//! not fit their field a few; malformed JSON instead of a stream's first request is an error, where etcd 3.6 opens the stream and is silent.
 
 mod codec;
 mod errors;
 pub(crate) mod fuzz;
 mod headers;
 mod messages;
+mod reader;
 mod requests;
 mod responses;
 mod routes;
@@ -36,9 +38,11 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
+use machine::Version;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
@@ -53,15 +57,26 @@ use routes::Call;
 pub(crate) use websocket::{Conversations, is_asked_for as is_websocket_asked_for};
 
 use crate::config::Config;
+use crate::http;
 
 /// Header that every answer of a service has, and errors do not.
 const ANSWERED: (HeaderName, &str) =
     (HeaderName::from_static("grpc-metadata-content-type"), "application/grpc");
 
+/// Whose rules hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    /// grpc-gateway v1's, of etcd 3.5.
+    V1,
+    /// grpc-gateway v2's, from etcd 3.6 on.
+    V2,
+}
+
 /// The gateway of one member.
 #[derive(Debug)]
 pub(crate) struct Gateway {
     calls: HashMap<&'static str, Call>,
+    dialect: Dialect,
     services: Routes,
     /// Longest JSON value that is read.
     value_bytes_max: usize,
@@ -82,12 +97,14 @@ impl Gateway {
     pub(crate) fn new(
         services: &Routes,
         message_bytes_max: usize,
+        version: Version,
         config: &Config,
         conversations: Arc<Conversations>,
     ) -> Self {
         let streams = usize::try_from(config.max_concurrent_streams).unwrap_or(usize::MAX);
         Self {
             calls: routes::calls(),
+            dialect: if version < Version::v3(6, 0) { Dialect::V1 } else { Dialect::V2 },
             services: services.clone(),
             // Base64 makes a third more of a message, and the rest of JSON is little beside the largest of them. Whether
             // the message is too large is for the service to say.
@@ -100,32 +117,37 @@ impl Gateway {
     /// Answers a request to a path under `/v3/`.
     pub(crate) async fn answer(&self, path: &str, request: Request) -> Response {
         let Some(call) = self.calls.get(path) else {
-            return errors::response(&Status::not_found("Not Found"));
+            return match self.dialect {
+                Dialect::V1 => http::error(StatusCode::NOT_FOUND, "Not Found"),
+                Dialect::V2 => errors::response(self.dialect, &Status::not_found("Not Found")),
+            };
         };
         if request.method() != Method::POST {
-            return errors::response(&Status::unimplemented("Method Not Allowed"));
+            let text = "Method Not Allowed";
+            return match self.dialect {
+                Dialect::V1 => http::error(StatusCode::METHOD_NOT_ALLOWED, text),
+                Dialect::V2 => errors::response(self.dialect, &Status::unimplemented(text)),
+            };
         }
         let (head, body) = request.into_parts();
-        self.forward(call, &head.headers, body)
+        self.forward(call, &head, body)
             .await
-            .unwrap_or_else(|status| errors::response(&status))
+            .unwrap_or_else(|status| errors::response(self.dialect, &status))
     }
 
-    async fn forward(
-        &self,
-        call: &Call,
-        headers: &HeaderMap,
-        body: Body,
-    ) -> Result<Response, Status> {
-        let deadline = headers::deadline(headers)?;
-        let (requests, mut rest) = Requests::new(body, call.request.clone(), self.value_bytes_max);
+    async fn forward(&self, call: &Call, head: &Parts, body: Body) -> Result<Response, Status> {
+        let headers = &head.headers;
+        let deadline = headers::deadline(headers, head.extensions.get().copied())?;
+        headers::check_binary(headers)?;
+        let (requests, mut rest) =
+            Requests::new(body, call.request.clone(), self.dialect, self.value_bytes_max);
         if call.streams_answers {
             let opened = until(deadline, self.open(call, headers, requests));
             let opened = tokio::select! {
                 opened = opened => opened?,
                 never = &mut rest => match never {},
             };
-            Ok(Self::stream(call, opened, deadline, rest))
+            Ok(self.stream(call, opened, deadline, rest))
         } else {
             tokio::select! {
                 answered = until(deadline, self.forward_one(call, headers, requests)) => answered,
@@ -153,13 +175,18 @@ impl Gateway {
         &self,
         call: &Call,
         headers: &HeaderMap,
-        requests: Requests,
+        mut requests: Requests,
     ) -> Result<Opened, Status> {
         let (mut client, path) = (self.client(), call.grpc_path.clone());
         let (vacancy, answers) = if call.streams_requests {
+            let first = requests.next().await.transpose().map_err(|error| match self.dialect {
+                Dialect::V1 => Status::unknown(error.message()),
+                Dialect::V2 => error,
+            })?;
             let vacancy = Arc::clone(&self.vacancies).acquire_owned().await.map_err(|_| gone())?;
             // Malformed JSON is the end of what is asked, as etcd has it; what was asked before goes on.
-            let requests = headers::with_metadata(headers, requests.map_while(Result::ok));
+            let others = requests.map_while(Result::ok);
+            let requests = headers::with_metadata(headers, tokio_stream::iter(first).chain(others));
             (vacancy, client.streaming(requests, path, EncodedMessages).await?)
         } else {
             let request = headers::with_metadata(headers, only_one(requests).await?);
@@ -171,17 +198,23 @@ impl Gateway {
         Ok(Opened { first, answers, vacancy })
     }
 
-    fn stream(call: &Call, opened: Opened, deadline: Option<Instant>, rest: Rest) -> Response {
+    fn stream(
+        &self,
+        call: &Call,
+        opened: Opened,
+        deadline: Option<Instant>,
+        rest: Rest,
+    ) -> Response {
         let Opened { first, answers, vacancy } = opened;
         match first {
             Ok(Some(first)) => {
-                let lines =
-                    Lines::new(first, answers, call.response.clone(), deadline, vacancy, rest);
+                let written = (call.response.clone(), self.dialect);
+                let lines = Lines::new(first, answers, written, deadline, vacancy, rest);
                 ([(CONTENT_TYPE, "application/json"), ANSWERED], Body::from_stream(lines))
                     .into_response()
             }
             Ok(None) => StatusCode::OK.into_response(),
-            Err(status) => errors::stream_response(&status),
+            Err(status) => errors::stream_response(self.dialect, &status),
         }
     }
 

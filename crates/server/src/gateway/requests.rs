@@ -15,8 +15,8 @@ use tokio::sync::oneshot;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 
-use super::messages;
 use super::scan::{Progress, Scanner};
+use super::{Dialect, messages};
 
 /// Reads what is left of a body, once it is left, for as long as it is polled. It never ends.
 pub(super) type Rest = Pin<Box<dyn Future<Output = Infallible> + Send>>;
@@ -26,6 +26,7 @@ pub(super) type Rest = Pin<Box<dyn Future<Output = Infallible> + Send>>;
 pub(super) struct Requests {
     body: BodyDataStream,
     descriptor: MessageDescriptor,
+    dialect: Dialect,
     value_bytes_max: usize,
     /// What has arrived and is not part of a message that was handed out.
     arrived: BytesMut,
@@ -41,12 +42,14 @@ impl Requests {
     pub(super) fn new(
         body: Body,
         descriptor: MessageDescriptor,
+        dialect: Dialect,
         value_bytes_max: usize,
     ) -> (Self, Rest) {
         let (rest, left) = oneshot::channel::<BodyDataStream>();
         let requests = Self {
             body: body.into_data_stream(),
             descriptor,
+            dialect,
             value_bytes_max,
             arrived: BytesMut::new(),
             scanned_bytes: 0,
@@ -122,7 +125,9 @@ impl Requests {
                 }
             }
             return Poll::Ready(
-                value.map(|json| messages::from_json(&self.descriptor, &json)).transpose(),
+                value
+                    .map(|json| messages::from_json(self.dialect, &self.descriptor, &json))
+                    .transpose(),
             );
         }
     }

@@ -13,7 +13,7 @@ use tokio_stream::Stream;
 use tonic::{Status, Streaming};
 
 use super::requests::Rest;
-use super::{errors, messages, too_late};
+use super::{Dialect, errors, messages, too_late};
 
 /// A line for each answer: `{"result":...}`, and `{"error":...}` as the last one when the stream fails.
 pub(super) struct Lines {
@@ -22,6 +22,7 @@ pub(super) struct Lines {
     /// `None` after a failure.
     answers: Option<Streaming<Bytes>>,
     descriptor: MessageDescriptor,
+    dialect: Dialect,
     deadline: Option<Pin<Box<Sleep>>>,
     /// Of the request's body, so that the client's leaving is seen.
     rest: Rest,
@@ -34,7 +35,7 @@ impl Lines {
     pub(super) fn new(
         first: Bytes,
         answers: Streaming<Bytes>,
-        descriptor: MessageDescriptor,
+        (descriptor, dialect): (MessageDescriptor, Dialect),
         deadline: Option<Instant>,
         vacancy: OwnedSemaphorePermit,
         rest: Rest,
@@ -43,6 +44,7 @@ impl Lines {
             first: Some(first),
             answers: Some(answers),
             descriptor,
+            dialect,
             deadline: deadline.map(|deadline| Box::pin(sleep_until(deadline))),
             rest,
             _vacancy: vacancy,
@@ -82,7 +84,7 @@ impl Stream for Lines {
             Some(Ok(line)) => Some(line),
             Some(Err(status)) => {
                 self.answers = None;
-                Some(errors::line(&status).into())
+                Some(errors::line(self.dialect, &status).into())
             }
             None => None,
         };

@@ -95,9 +95,12 @@ impl Cluster for Service {
         limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let MemberUpdateRequest { id, peer_urls } = request.into_inner();
-        // etcd commits any text as a URL, and all members stop at a malformed one.
-        let peer_urls = parse_urls(&peer_urls)?;
         self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
+        // etcd commits any text as a URL, and all members stop at a malformed one. That there is no such member is told first.
+        let peer_urls = parse_urls(&peer_urls).map_err(|status| {
+            let is_known = self.core.facts.get().membership.member(id).is_some();
+            if is_known { status } else { Error::MemberNotFound.into() }
+        })?;
         // etcd sends what the client sent, which never says learner; a 3.5 member would promote the learner.
         let is_learner = is_learner(&self.core, id);
         let member = Member { id, peer_urls, is_learner, ..Member::default() };
@@ -148,7 +151,7 @@ pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<etcdserverpb::Me
     caught_up(core, id)
         .await
         .and_then(|()| with_view(core, |view| view.check_promote()))
-        .inspect_err(|_| core.metrics.promotions.failed.count())?;
+        .inspect_err(|status| core.metrics.promotions.refused(status.message()))?;
     let member = Member { id, ..Member::default() };
     let context = ConfChangeContext { member, is_promote: true };
     core.propose_conf_change(ConfChangeKind::AddNode, id, context.encode())

@@ -61,6 +61,7 @@ impl Check {
 fn read(core: &Core) -> Result<(), String> {
     let request =
         RangeRequest { key: "\0".into(), limit: 1, keys_only: true, ..RangeRequest::default() };
+    core.metrics.applying.ranges.count();
     core.store.range(&request).map(drop).map_err(|error| error.to_string())
 }
 

@@ -108,7 +108,9 @@ async fn a_watch_is_fed_and_ends_with_its_client() {
 /// Pieces, kinds of frames and lines within a message make no difference: what arrives is JSON.
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_are_lines() {
-    let server = Served::start(|_| {}).await;
+    let server =
+        Served::start(|config| config.emulated_version = Some(parse_emulated("3.6").unwrap()))
+            .await;
     let mut alive = open(server.connect().await, "/v3beta/lease/keepalive", "").await;
     let piece = |text: &'static str, kind, is_last| {
         Message::Frame(Frame::message(text, OpCode::Data(kind), is_last))
@@ -178,7 +180,7 @@ async fn handshakes_that_are_none() {
     }
     // Outside of the gateway, and where only half of it is asked for, it is a request like any other.
     for (path, change, status) in
-        [("/version", "", 200), ("/nosuch", "", 404), ("/v3/watch", "Upgrade: WebSocket\r\n", 501)]
+        [("/version", "", 200), ("/nosuch", "", 404), ("/v3/watch", "Upgrade: WebSocket\r\n", 405)]
     {
         let plain = request(path, "").replace(change, "");
         let head = ask(&mut server.connect().await, &plain).await;
