@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use rpc::health::health_check_response::ServingStatus;
 use rpc::health::health_server::Health;
-use rpc::health::{HealthCheckRequest, HealthCheckResponse};
+use rpc::health::{HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse};
 use tokio_stream::wrappers::WatchStream;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::{Request, Response, Status};
@@ -61,6 +61,15 @@ impl Health for Service {
             return Err(Status::not_found("unknown service"));
         }
         Ok(Response::new(answer(status_of(*self.core.defragmentations.borrow()))))
+    }
+
+    async fn list(
+        &self,
+        request: Request<HealthListRequest>,
+    ) -> Result<Response<HealthListResponse>, Status> {
+        limits::admit(&self.core, request.metadata())?;
+        let whole = answer(status_of(*self.core.defragmentations.borrow()));
+        Ok(Response::new(HealthListResponse { statuses: [(String::new(), whole)].into() }))
     }
 
     type WatchStream =
