@@ -386,6 +386,9 @@ impl ApplyStage {
             applying.slow.count();
         }
         if let Some(events) = &applied.events {
+            if op == "LeaseRevoke" {
+                applying.revoked(events.events.len());
+            }
             let is_put = |event: &&mvcc::watch::Event| {
                 matches!(event.kind, mvcc::watch::EventKind::Put { .. })
             };

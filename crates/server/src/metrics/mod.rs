@@ -304,6 +304,8 @@ const OPS: [&str; 31] = [
 impl Applying {
     /// An entry was applied.
     pub(crate) fn applied(&self, op: &'static str, outcome: &machine::Outcome, took: Duration) {
+        // etcd forgot to name that one here.
+        let op = if op == "AuthStatus" { "unknown" } else { op };
         let place = OPS.partition_point(|known| *known < op);
         if let Some(times) = self.ops.get(place) {
             times.observe(outcome.is_ok(), took);
@@ -329,6 +331,11 @@ impl Applying {
             | machine::Response::Auth(_)
             | machine::Response::Members(_) => {}
         }
+    }
+
+    /// A lease went with so many keys.
+    pub(crate) fn revoked(&self, keys: usize) {
+        self.deletes.add(keys as u64);
     }
 
     /// A transaction that only reads was executed.
@@ -480,8 +487,30 @@ impl Leases {
 #[derive(Debug, Default)]
 pub(crate) struct Promotions {
     pub(crate) succeeded: Counter,
-    /// One that is not caught up, or would leave too few connected members.
-    pub(crate) failed: Counter,
+    /// By what was wrong. Held to count one; there are a handful of reasons.
+    failed: Mutex<BTreeMap<String, u64>>,
+}
+
+impl Promotions {
+    /// One was refused, with this text.
+    pub(crate) fn refused(&self, text: &str) {
+        // What etcd's errors say within: they have other words for clients.
+        let reason = match text {
+            "etcdserver: member not found" => "membership: ID not found",
+            "etcdserver: can only promote a learner member" => {
+                "membership: can only promote a learner member"
+            }
+            text => text,
+        };
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        *failed.entry(reason.to_owned()).or_default() += 1;
+    }
+
+    /// Reasons with their counts, in order.
+    pub(crate) fn failures(&self) -> Vec<(String, u64)> {
+        let failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        failed.iter().map(|(reason, count)| (reason.clone(), *count)).collect()
+    }
 }
 
 /// Results of one check of `/livez` or `/readyz`.
@@ -518,3 +547,6 @@ impl Checks {
         show(&self.named.lock().unwrap_or_else(PoisonError::into_inner));
     }
 }
+
+#[cfg(test)]
+mod tests;

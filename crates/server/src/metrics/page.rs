@@ -111,13 +111,16 @@ fn add_member(page: &mut Page, core: &Core) {
         "Learners made voters by this member as leader.",
         &promotions.succeeded,
     );
-    if promotions.failed.get() > 0 {
-        page.family(
+    let failures = promotions.failures();
+    if !failures.is_empty() {
+        let mut family = page.family(
             Kind::Counter,
             "etcd_server_learner_promote_failures",
             "Learners that this member as leader did not make voters.",
-        )
-        .value(&[("Reason", "LEARNER_NOT_READY")], promotions.failed.get() as f64);
+        );
+        for (reason, count) in failures {
+            family.value(&[("Reason", &reason)], count as f64);
+        }
     }
     if core.version >= Version::v3(6, 0) {
         let mut family = page.family(
@@ -661,7 +664,10 @@ fn add_peers(page: &mut Page, core: &Core) {
 
 /// Calls of gRPC.
 fn add_calls(page: &mut Page, calls: &Calls) {
-    let methods = calls.methods();
+    // etcd adds locks and elections after it has told which methods there are: they show when they are used.
+    let is_late = |method: &Method| method.service.starts_with("v3");
+    let mut methods = calls.methods();
+    methods.retain(|method| !is_late(method) || method.started.get() > 0);
     let labels = |method: &Method| {
         [
             ("grpc_method", method.name.clone()),
@@ -693,6 +699,9 @@ fn add_calls(page: &mut Page, calls: &Calls) {
         for method in &methods {
             let [name, service, kind] = labels(method);
             let handled = method.handled.get(code).map_or(0, Counter::get);
+            if handled == 0 && is_late(method) {
+                continue;
+            }
             family.value(
                 &[
                     ("grpc_code", code_name),
@@ -711,10 +720,7 @@ fn add_calls(page: &mut Page, calls: &Calls) {
         "How long calls took, to the end of their streams.",
     );
     for method in &methods {
-        let Some(handling) = method.handling.as_ref().filter(|handling| handling.count() > 0)
-        else {
-            continue;
-        };
+        let Some(handling) = &method.handling else { continue };
         let labels = labels(method);
         let labels = labels.each_ref().map(|(name, value)| (*name, value.as_str()));
         family.histogram(&labels, handling);
