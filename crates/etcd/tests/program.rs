@@ -441,3 +441,86 @@ fn memory_is_small_pages_and_locked_as_it_is_used() {
         assert!(error.starts_with("--memory-mlock: lock memory: "), "{error}");
     }
 }
+
+#[test]
+fn what_was_done_is_told_with_etcds_words_and_no_secret() {
+    use proto::etcdserverpb as pb;
+    let dir = tempfile::tempdir().unwrap();
+    let mut etcd = member(
+        dir.path(),
+        "audit",
+        &[
+            "--snapshot-count=5",
+            "--quota-backend-bytes=9000000000",
+            "--log-level=debug",
+            "--emulated-version=3.7",
+        ],
+    );
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let removed = runtime.block_on(async {
+        let client = client_of(&mut etcd).await;
+        for _ in 0..6 {
+            client.put("k", "secret value").await.unwrap();
+        }
+        let compaction = pb::CompactionRequest { revision: 5, physical: true };
+        client.compact(compaction).await.unwrap();
+        client.defragment().await.unwrap();
+        let (name, role, user) = ("u".to_owned(), "r".to_owned(), "u".to_owned());
+        let password = "secret password".to_owned();
+        let user_add = pb::AuthUserAddRequest { name, password, ..Default::default() };
+        client.user_add(user_add).await.unwrap();
+        client.role_add(pb::AuthRoleAddRequest { name: role.clone() }).await.unwrap();
+        let grant = pb::AuthUserGrantRoleRequest { user: user.clone(), role: role.clone() };
+        client.user_grant_role(grant).await.unwrap();
+        let revoke = pb::AuthUserRevokeRoleRequest { name: user, role };
+        client.user_revoke_role(revoke).await.unwrap();
+        let lease = client.lease_grant(100, 7).await.unwrap().id;
+        client.lease_keep_alive_once(lease).await.unwrap();
+        client.put("", "secret value").await.unwrap_err();
+        let learner = pb::MemberAddRequest {
+            peer_urls: vec!["http://127.0.0.1:1".to_owned()],
+            is_learner: true,
+        };
+        let added = client.member_add(learner).await.unwrap().member.unwrap().id;
+        client.member_remove(added).await.unwrap();
+        format!("{added:x}")
+    });
+    for (message, level, value) in [
+        ("simple token is not cryptographically signed", "warn", None),
+        ("quota exceeds the maximum value", "warn", Some(("quota-size", "9.0 GB"))),
+        ("added member", "info", Some(("added-peer-is-learner", "false"))),
+        ("elected leader", "info", Some(("logger", "raft"))),
+        ("grpc service status changed", "info", Some(("status", "SERVING"))),
+        ("triggering snapshot", "info", Some(("snapshot-forced", "false"))),
+        ("saved snapshot to disk", "info", None),
+        ("finished scheduled compaction", "info", Some(("number-of-keys-compacted", "3"))),
+        ("storing new hash", "info", Some(("compact-revision", "-1"))),
+        ("finished defragmenting directory", "info", None),
+        ("added a user", "info", Some(("user-name", "u"))),
+        ("created a role", "info", Some(("role-name", "r"))),
+        ("granted a role to a user", "info", Some(("user-roles", "[\"r\"]"))),
+        ("revoked a role from a user", "info", Some(("old-user-roles", "[\"r\"]"))),
+        (
+            "applied a configuration change",
+            "info",
+            Some(("raft-conf-change", "ConfChangeAddLearnerNode")),
+        ),
+        ("removed member", "info", Some(("removed-remote-peer-id", removed.as_str()))),
+        ("Applying entry", "debug", Some(("entry-type", "EntryConfChange"))),
+        ("renewed a lease", "debug", Some(("lease-id", "0000000000000007"))),
+        ("refused a call", "debug", Some(("error", "etcdserver: key is not provided"))),
+    ] {
+        let line = etcd.line(message);
+        assert_eq!(line["level"], level, "{line}");
+        if let Some((name, value)) = value {
+            let found = line[name].as_str().map_or_else(|| line[name].to_string(), str::to_owned);
+            assert_eq!(found, value, "{line}");
+        }
+    }
+    let compacted = etcd.line("finished scheduled compaction");
+    for name in ["compact-revision", "took", "hash", "current-db-size-in-use"] {
+        assert!(!compacted[name].is_null(), "{name}: {compacted}");
+    }
+    let told: Vec<String> = etcd.seen.iter().map(Value::to_string).collect();
+    assert!(!told.join("\n").contains("secret"));
+}

@@ -447,7 +447,7 @@ mod tests {
     /// What tells of the process is only there for those who asked for it.
     #[tokio::test(flavor = "multi_thread")]
     async fn profiles_are_off_unless_asked_for() {
-        for (is_on, statuses) in [(true, [301, 200, 200, 404]), (false, [404; 4])] {
+        for (is_on, statuses) in [(true, [307, 200, 200, 404]), (false, [404; 4])] {
             let data_dir = tempfile::tempdir().unwrap();
             let mut config = unconnected::config(data_dir.path());
             config.enable_pprof = is_on;

@@ -3,11 +3,13 @@
 //! Keys and values are never written here, only keys' names and sizes: a log must not hold what users store.
 
 mod request;
+mod trace;
 
 use std::time::Duration;
 
-pub(crate) use request::{Form, delete_range, proposal, put, range, txn};
+pub(crate) use request::{Form, delete_range, proposal, put, range, shown_key, txn};
 use serde_json::{Value, json};
+pub(crate) use trace::{TRACE_AFTER, Trace};
 
 use crate::config::{AutoCompaction, ClusterState, Config, Feature, Url};
 use crate::version::{OWN, Version};
@@ -132,11 +134,7 @@ pub(crate) fn defragmenting(path: &std::path::Path, size: backend::Size) {
 }
 
 /// Tells what that came to.
-pub(crate) fn defragmented(
-    path: &std::path::Path,
-    stats: &backend::DefragStats,
-    took: Duration,
-) {
+pub(crate) fn defragmented(path: &std::path::Path, stats: &backend::DefragStats, took: Duration) {
     let backend::DefragStats { before, after } = stats;
     tracing::info!(
         path = %path.display(),

@@ -22,7 +22,7 @@ use tokio::sync::oneshot;
 use super::committer::{self, AfterCommit, SnapshotPoint};
 use super::heart;
 use super::mailbox::{Receiver, Sender, Wait};
-use super::tell::Speaker;
+use super::tell::{self, Speaker};
 use crate::access::Access;
 use crate::board::Board;
 use crate::facts::Facts;
@@ -297,11 +297,18 @@ impl ApplyStage {
         let mut answers =
             Answers { outcomes: Vec::with_capacity(entries.len()), events: Vec::new() };
         let mut last = LogIndex::ZERO;
+        let tells_all = tracing::enabled!(tracing::Level::DEBUG);
+        if tells_all {
+            tracing::debug!(num_entries = entries.len(), "Applying entries");
+        }
         let mut begin = Instant::now();
         for committed in entries {
             last = committed.entry.index;
             let data = committed.entry.data.clone();
             let committed = to_machine(committed)?;
+            if tells_all {
+                self.speaker().entry(&committed, self.machine.applied());
+            }
             let applied = self.machine.apply(&committed, now)?;
             let end = Instant::now();
             let took = end.duration_since(begin);
@@ -329,6 +336,7 @@ impl ApplyStage {
                     Effect::Compact(compaction) => self.compact(compaction),
                     // Before the next entry: its rows are for those to see who may by then.
                     Effect::Auth(effect) => {
+                        tracing::debug!("Refreshing rangePermCache");
                         let (before, after) = (self.access.rights(), self.machine.auth());
                         self.speaker().auth(&committed.payload, &before, after);
                         self.access.apply(last, &effect, after);
@@ -448,6 +456,7 @@ impl ApplyStage {
 
     /// The leader changed.
     pub(crate) fn leadership(&mut self, is_leader: bool) {
+        tracing::debug!(is_leader, "leadership changed");
         self.state.is_leader = is_leader;
         if !is_leader {
             lock(&self.machine.lessor()).demote();
@@ -478,6 +487,7 @@ impl ApplyStage {
         if let mvcc::CompactionStep::Delete { rows, .. } = &step {
             self.metrics.applying.compacted_rows.add(rows.len() as u64);
             self.state.compacted_rows += rows.len();
+            tracing::debug!(rows = rows.len(), "removed rows of a compaction");
         }
         let revision = compaction.revision();
         let pause = if step.wants_pause() { self.policy.compaction_pause } else { Duration::ZERO };
@@ -619,17 +629,8 @@ fn log_slow(
     limit: Duration,
     outcome: Option<&machine::Outcome>,
 ) {
-    let request = match &committed.payload {
-        machine::Payload::Request(request) => told::proposal(request, form),
-        machine::Payload::Raw(bytes) => {
-            match proto::etcdserverpb::InternalRaftRequest::decode_nested(bytes.clone()) {
-                Ok(request) => told::proposal(&request, form),
-                Err(_) => String::new(),
-            }
-        }
-        // Not requests of a client, and not told by etcd.
-        machine::Payload::ConfChange(_) | machine::Payload::Empty => return,
-    };
+    // Changes of the membership are not requests of a client, and not told by etcd.
+    let Some(request) = tell::proposal(&committed.payload, form) else { return };
     match outcome {
         Some(Err(error)) => told::slow(took, limit, "", &request, "", Some(error)),
         Some(Ok(_)) | None => told::slow(took, limit, "", &request, "", None),

@@ -169,7 +169,9 @@ impl Committer {
         let start = Instant::now();
         let stats = job.run_timed(&|| start.elapsed())?;
         let metrics = &self.metrics.committing;
-        metrics.commit.observe(start.elapsed());
+        let took = start.elapsed();
+        metrics.commit.observe(took);
+        tracing::debug!(took = told::go_duration(took), "committed to the database");
         metrics.rebalance.observe(stats.times.rebalance);
         metrics.spill.observe(stats.times.spill);
         metrics.write.observe(stats.times.write);

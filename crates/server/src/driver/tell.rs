@@ -1,6 +1,8 @@
 //! What the apply stage says in the log of entries that it has applied: who may do what, who belongs to the cluster, which
 //! version it has. Every member says so, as etcd's.
 
+use std::borrow::Cow;
+
 use auth::Snapshot;
 use machine::{Membership, Payload, Version};
 use prost::Message as _;
@@ -8,6 +10,8 @@ use proto::authpb::permission::Type as Permission;
 use proto::etcdserverpb::InternalRaftRequest;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::raftpb;
+
+use crate::told::{self, Form};
 
 /// The member that speaks.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +24,24 @@ pub(super) struct Speaker {
 impl Speaker {
     fn ids(self) -> (String, String) {
         (format!("{:x}", self.cluster_id), format!("{:x}", self.member_id))
+    }
+
+    /// Tells of an entry that is applied next, after the one of index `applied`.
+    pub(super) fn entry(self, committed: &machine::Committed, applied: u64) {
+        let entry_type = match committed.payload {
+            Payload::ConfChange(_) => "EntryConfChange",
+            Payload::Request(_) | Payload::Raw(_) | Payload::Empty => "EntryNormal",
+        };
+        tracing::debug!(
+            consistent_index = applied,
+            entry_index = committed.index,
+            entry_term = committed.term,
+            entry_type,
+            "Applying entry"
+        );
+        if let Some(request) = proposal(&committed.payload, Form::of(self.version)) {
+            tracing::debug!(raftReq = request, "Apply");
+        }
     }
 
     /// Tells of a change of the cluster's version.
@@ -100,18 +122,7 @@ impl Speaker {
     /// Tells of a change of users and roles, with what they were before and are now. Nothing else is told: no password,
     /// and no token.
     pub(super) fn auth(self, payload: &Payload, before: &Snapshot, after: &Snapshot) {
-        let decoded;
-        let request = match payload {
-            Payload::Request(request) => request,
-            Payload::Raw(bytes) => match InternalRaftRequest::decode(bytes.clone()) {
-                Ok(request) => {
-                    decoded = request;
-                    &decoded
-                }
-                Err(_) => return,
-            },
-            Payload::ConfChange(_) | Payload::Empty => return,
-        };
+        let Some(request) = request_in(payload) else { return };
         match &request.request {
             Some(Op::AuthUserAdd(user)) => {
                 tracing::info!(user_name = user.name, "added a user");
@@ -176,4 +187,18 @@ impl Speaker {
             Some(_) | None => {}
         }
     }
+}
+
+/// The request in an entry, if there is one.
+fn request_in(payload: &Payload) -> Option<Cow<'_, InternalRaftRequest>> {
+    match payload {
+        Payload::Request(request) => Some(Cow::Borrowed(request)),
+        Payload::Raw(bytes) => InternalRaftRequest::decode_nested(bytes.clone()).ok().map(Cow::Owned),
+        Payload::ConfChange(_) | Payload::Empty => None,
+    }
+}
+
+/// It as text, without what is stored.
+pub(super) fn proposal(payload: &Payload, form: Form) -> Option<String> {
+    request_in(payload).map(|request| told::proposal(&request, form))
 }

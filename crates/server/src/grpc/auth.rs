@@ -99,6 +99,11 @@ impl Service {
                 TokenError::None => Status::from(Error::AuthFailed),
                 TokenError::Failed => Status::new(Code::Unknown, error.to_string()),
             })?;
+            tracing::debug!(
+                user_name = request.name,
+                token_fingerprint = crate::access::fingerprint(&token),
+                "authenticated a user"
+            );
             let header = Some(core.header(answer.revision));
             return Ok(AuthenticateResponse { header, token });
         }

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use machine::{Response as Applied, quota};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
@@ -88,14 +88,21 @@ impl Service {
     /// Executes a range and encodes the answer.
     async fn read(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
         let look = self.look(RANGE_PATH, request);
-        let answer = self.read_untold(request).await;
-        if let Some(call) = look {
+        let mut agreement = Duration::ZERO;
+        let answer = self.read_untold(request, &mut agreement).await;
+        if let Some(mut call) = look {
+            call.agreement = Some(agreement);
             call.end(|form| slow::Stats::of_range(request.get_ref(), answer.as_ref().ok(), form));
         }
         answer
     }
 
-    async fn read_untold(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
+    /// Notes in `agreement` how long the members took to agree on what is to be read.
+    async fn read_untold(
+        &self,
+        request: &Request<RangeRequest>,
+        agreement: &mut Duration,
+    ) -> Result<bytes::Bytes, Status> {
         // A learner has what it was sent, and gives that.
         if request.get_ref().serializable {
             limits::check_metadata(&self.core, request.metadata())?;
@@ -109,7 +116,7 @@ impl Service {
         let _span = traces::range(&mut credentials, range);
         // What is refused before has no time, as in etcd.
         let begun = Instant::now();
-        let answer = self.read_now(&credentials, range).await;
+        let answer = self.read_now(&credentials, range, agreement).await;
         let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
         if let Some(requests) = &self.core.metrics.requests {
             requests.answered("Range", answer.is_ok(), took);
@@ -129,9 +136,12 @@ impl Service {
         &self,
         credentials: &Credentials,
         request: &RangeRequest,
+        agreement: &mut Duration,
     ) -> Result<bytes::Bytes, Status> {
+        let begun = Instant::now();
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
+            *agreement = begun.elapsed();
         }
         let reading = self.read_store(request, mvcc::Reader::range_if_little, mvcc::Reader::range);
         let answer = self

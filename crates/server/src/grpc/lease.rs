@@ -148,6 +148,7 @@ pub(crate) async fn renew_here(core: &Core, id: LeaseId) -> Result<Option<i64>, 
         match renewed {
             Ok(Renewal::Renewed { ttl }) => {
                 core.metrics.leases.renewed.count();
+                tracing::debug!(lease_id = %id, ttl, "renewed a lease");
                 return Ok(Some(ttl));
             }
             Ok(Renewal::ClearCheckpoint) => clear_checkpoint(core, id).await?,
@@ -429,6 +430,7 @@ pub(crate) async fn expire(core: Arc<Core>) {
             let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else { return };
             let core = Arc::clone(&core);
             tokio::spawn(async move {
+                tracing::debug!(lease_id = %id, "revoking a lease that has run out");
                 // Under a successor it may have been renewed.
                 let revoke = Op::LeaseRevoke(LeaseRevokeRequest { id: id.0 });
                 let revoked = core.propose_as_leader(revoke).await;

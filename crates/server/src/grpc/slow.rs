@@ -21,13 +21,14 @@ use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::response_op::Response as Answer;
 use proto::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RequestOp, TxnRequest, TxnResponse,
+    RequestOp, ResponseHeader, TxnRequest, TxnResponse,
 };
 use tonic::service::Routes;
 
 use crate::access::ConnectionInfo;
 use crate::request::Core;
 use crate::told::{self, Form, go_duration};
+use crate::version::Version;
 
 /// Methods that answer with a stream, and those that look after themselves.
 const OTHERS: &[&str] = &[
@@ -81,17 +82,19 @@ where
 
     fn call(&mut self, request: Request) -> Self::Future {
         let path = request.uri().path();
-        let call = (!OTHERS.contains(&path)).then(|| {
-            let call = Call::begin(&self.core, "", request.extensions());
-            (call, request.uri().path_and_query().cloned())
-        });
-        Answering { answer: Box::pin(self.inner.call(request)), call }
+        let is_other = OTHERS.contains(&path);
+        let call = (!is_other).then(|| Call::begin(&self.core, "", request.extensions()));
+        let is_kept = !is_other || tracing::enabled!(tracing::Level::DEBUG);
+        let path = if is_kept { request.uri().path_and_query().cloned() } else { None };
+        Answering { answer: Box::pin(self.inner.call(request)), call, path }
     }
 }
 
 struct Answering<F> {
     answer: Pin<Box<F>>,
-    call: Option<(Call, Option<http::uri::PathAndQuery>)>,
+    call: Option<Call>,
+    /// Of a call that there may be something to tell of.
+    path: Option<http::uri::PathAndQuery>,
 }
 
 impl<F: Future<Output = Result<Response, Infallible>>> Future for Answering<F> {
@@ -99,11 +102,30 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Answering<F> {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(self.answer.as_mut().poll(context));
-        if let Some((call, path)) = self.call.take() {
-            let path = path.as_ref().map_or("", http::uri::PathAndQuery::path);
-            call.end_at(path, |_| Stats::UNKNOWN);
+        if let Some(path) = self.path.take() {
+            if let Ok(answer) = &answer {
+                tell_refusal(path.path(), answer);
+            }
+            if let Some(call) = self.call.take() {
+                call.end_at(path.path(), |_| Stats::UNKNOWN);
+            }
         }
         Poll::Ready(answer)
+    }
+}
+
+/// With debug, tells of a call that was answered with an error.
+fn tell_refusal(path: &str, answer: &Response) {
+    if tracing::enabled!(tracing::Level::DEBUG)
+        && let Some(status) = tonic::Status::from_header_map(answer.headers())
+        && status.code() != tonic::Code::Ok
+    {
+        tracing::debug!(
+            method = path,
+            code = ?status.code(),
+            error = status.message(),
+            "refused a call"
+        );
     }
 }
 
@@ -114,7 +136,9 @@ pub(super) struct Call {
     remote: Option<std::net::SocketAddr>,
     start: Instant,
     limit: Duration,
-    form: Form,
+    version: Version,
+    /// The time that a range waited until it could be read here.
+    pub(super) agreement: Option<Duration>,
 }
 
 impl Call {
@@ -125,7 +149,8 @@ impl Call {
             remote: extensions.get::<ConnectionInfo>().and_then(|connection| connection.remote),
             start: Instant::now(),
             limit: core.config.warning_unary_request_duration,
-            form: Form::of(core.version),
+            version: core.version,
+            agreement: None,
         }
     }
 
@@ -138,13 +163,29 @@ impl Call {
     fn end_at(self, path: &str, stats: impl FnOnce(Form) -> Stats) {
         let took = self.start.elapsed();
         let tells_all = tracing::enabled!(tracing::Level::DEBUG);
-        if took <= self.limit && !tells_all {
+        let is_slow = took > self.limit;
+        let is_traced = took > told::TRACE_AFTER;
+        if !is_slow && !is_traced && !tells_all {
+            return;
+        }
+        let stats = stats(Form::of(self.version));
+        if let Some((operation, detail)) = stats.trace.as_ref().filter(|_| is_traced) {
+            let raft = [("process raft request", took)];
+            let read = self.agreement.map(|agreement| {
+                [
+                    ("agreement among raft nodes before linearized reading", agreement),
+                    ("range keys from bolt db", took.saturating_sub(agreement)),
+                ]
+            });
+            let steps = read.as_ref().map_or(&raft[..], |steps| &steps[..]);
+            told::Trace { operation, detail, took, steps }.tell(self.version);
+        }
+        if !is_slow && !tells_all {
             return;
         }
         let began = SystemTime::now().checked_sub(took).unwrap_or(SystemTime::UNIX_EPOCH);
         let unix = began.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let remote = self.remote.map(|address| address.to_string()).unwrap_or_default();
-        let stats = stats(self.form);
         macro_rules! tell {
             ($level:ident) => {
                 tracing::$level!(
@@ -174,6 +215,8 @@ pub(super) struct Stats {
     response_count: i64,
     response_bytes: i64,
     content: String,
+    /// What etcd calls it where it traces it, and the trace's detail.
+    trace: Option<(&'static str, Vec<(&'static str, String)>)>,
 }
 
 impl Stats {
@@ -183,12 +226,22 @@ impl Stats {
         response_count: -1,
         response_bytes: -1,
         content: String::new(),
+        trace: None,
     };
 
     /// A range, and its answer as it is sent.
     pub(super) fn of_range(asked: &RangeRequest, answered: Option<&Bytes>, form: Form) -> Self {
         let answer = answered.and_then(|bytes| RangeResponse::decode(bytes.clone()).ok());
+        let mut detail = vec![
+            ("range_begin", told::shown_key(&asked.key)),
+            ("range_end", told::shown_key(&asked.range_end)),
+        ];
+        if let Some(answer) = &answer {
+            detail.push(("response_count", answer.kvs.len().to_string()));
+            detail.push(revision(answer.header.as_ref()));
+        }
         Self {
+            trace: Some(("range", detail)),
             request_count: 0,
             request_bytes: bytes(asked.encoded_len()),
             response_count: answer.map_or(0, |answer| answer.count),
@@ -198,7 +251,13 @@ impl Stats {
     }
 
     pub(super) fn of_put(asked: &PutRequest, answered: Option<&PutResponse>, _: Form) -> Self {
+        let mut detail = vec![
+            ("key", told::shown_key(&asked.key)),
+            ("req_size", asked.encoded_len().to_string()),
+        ];
+        detail.extend(answered.map(|answer| revision(answer.header.as_ref())));
         Self {
+            trace: Some(("put", detail)),
             request_count: 1,
             request_bytes: bytes(asked.encoded_len()),
             response_count: 0,
@@ -213,6 +272,7 @@ impl Stats {
         form: Form,
     ) -> Self {
         Self {
+            trace: None,
             request_count: 0,
             request_bytes: bytes(asked.encoded_len()),
             response_count: answered.map_or(0, |answer| answer.deleted),
@@ -230,10 +290,16 @@ impl Stats {
                 response_count: 0,
                 response_bytes: 0,
                 content: String::new(),
+                trace: None,
             };
         };
         let taken = if answer.succeeded { &asked.success } else { &asked.failure };
+        let detail = vec![
+            ("number_of_response", answer.responses.len().to_string()),
+            revision(answer.header.as_ref()),
+        ];
         Self {
+            trace: Some(("transaction", detail)),
             request_count: bytes(taken.len()),
             request_bytes: bytes(taken.iter().map(RequestOp::encoded_len).sum()),
             response_count: 0,
@@ -241,6 +307,10 @@ impl Stats {
             content: told::txn(asked, form),
         }
     }
+}
+
+fn revision(header: Option<&ResponseHeader>) -> (&'static str, String) {
+    ("response_revision", header.map_or(0, |header| header.revision).to_string())
 }
 
 fn bytes(count: usize) -> i64 {
@@ -345,6 +415,7 @@ mod tests {
                 response_count: 0,
                 response_bytes: 0,
                 content: "key:\"k\" value_size:6 lease:7 ".to_owned(),
+                trace: Some(("put", vec![("key", "k".to_owned()), ("req_size", "13".to_owned())])),
             }
         );
     }

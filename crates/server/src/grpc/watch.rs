@@ -92,13 +92,20 @@ async fn read_requests(
         match requests.message().await {
             Ok(Some(WatchRequest { request_union })) => match request_union {
                 Some(RequestUnion::CreateRequest(create)) => reader.create(&create).await,
-                Some(RequestUnion::CancelRequest(cancel)) => stream.cancel(cancel.watch_id),
+                Some(RequestUnion::CancelRequest(cancel)) => {
+                    tracing::debug!(watch_id = cancel.watch_id, "cancelling a watch");
+                    stream.cancel(cancel.watch_id);
+                }
                 Some(RequestUnion::ProgressRequest(_)) => stream.request_progress(),
                 // As etcd: nothing was asked.
                 None => {}
             },
             Ok(None) => return,
             Err(status) => {
+                tracing::debug!(
+                    error = status.message(),
+                    "failed to receive watch request from gRPC stream"
+                );
                 // Nobody to tell when the stream has gone as well.
                 let _ = end.send(wording::of_stream(status));
                 return;
@@ -123,6 +130,14 @@ impl Reader {
                 Err(_) => Span::NONE,
             });
         }
+        tracing::debug!(
+            key = %create.key.escape_ascii(),
+            range_end = %create.range_end.escape_ascii(),
+            start_revision = create.start_revision,
+            watch_id = create.watch_id,
+            is_refused = checked.is_err(),
+            "creating a watch"
+        );
         match checked {
             Ok(()) => self.stream.create(create),
             Err(refused) => self.stream.refuse(reason(refused)),

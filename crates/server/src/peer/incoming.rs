@@ -83,6 +83,11 @@ impl StreamReader {
         let refusals = Seldom::default();
         loop {
             let next_try = Instant::now() + TRY_INTERVAL;
+            tracing::debug!(
+                from = format!("{:x}", self.shared.identity.member_id),
+                to = %self.peer,
+                "dial stream reader"
+            );
             match self.ask().await {
                 Ok(stream) => match self.read(stream).await {
                     ReadError::Stopped => return,

@@ -113,6 +113,11 @@ fn quoted(bytes: &[u8], form: Form) -> String {
     text
 }
 
+/// A key as it is, cut where it is long.
+pub(crate) fn shown_key(key: &[u8]) -> String {
+    String::from_utf8_lossy(key.get(..KEY_BYTES_SHOWN).unwrap_or(key)).into_owned()
+}
+
 fn escape(text: &mut String, character: char, form: Form) {
     let code = u32::from(character);
     // Writing to a string cannot fail.
