@@ -100,7 +100,7 @@ fn run(args: &[String], mut parsed: Parsed) -> ExitCode {
         // The caller of a process that was stopped by a signal sees that signal, as with etcd.
         Ok(Some(signal)) => server::signal::die_by(signal),
         Err(End::Start(error)) => {
-            let error = format!("{error:#}");
+            let error = with_causes(&error);
             tracing::warn!(error, "failed to start etcd");
             // etcd's words, whatever it was.
             tracing::error!(zap_level = "fatal", error, "discovery failed");
@@ -108,7 +108,7 @@ fn run(args: &[String], mut parsed: Parsed) -> ExitCode {
         }
         Err(End::Told) => ExitCode::from(FAILED),
         Err(End::Run(error)) => {
-            tracing::error!(zap_level = "fatal", error = format!("{error:#}"), "etcd stopped");
+            tracing::error!(zap_level = "fatal", error = with_causes(&error), "etcd stopped");
             ExitCode::from(FAILED)
         }
     }
@@ -122,6 +122,14 @@ enum End {
     Told,
     /// It stopped.
     Run(anyhow::Error),
+}
+
+/// The error and what it came of, each once: some say in their own words what they came of.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.ends_with(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// Runs the member until a signal or an error stops it; returns the signal.

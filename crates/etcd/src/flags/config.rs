@@ -419,6 +419,10 @@ fn refuse_two_names(values: &Values) -> Result<(), String> {
     Ok(())
 }
 
+/// Values of flags without effect that ask for what is done anyway.
+const AS_SERVED: &[(&str, &str)] =
+    &[("discovery-fallback", "exit"), ("backend-bbolt-freelist-type", "")];
+
 /// Names and flags that etcd has given up, or that are of no effect here, are told.
 fn tell_what_is_of_old(values: &Values, version: Option<Version>, notices: &mut Vec<Notice>) {
     // Those of the v2 API and its proxy.
@@ -430,11 +434,13 @@ fn tell_what_is_of_old(values: &Values, version: Option<Version>, notices: &mut 
                 "--{old} is deprecated in 3.5 and will be decommissioned in 3.6."
             )));
         }
-        if let Some(gate) = super::gates::of_flag(name) {
+        // 3.5 has no other name for it.
+        let has_new_name = !version.is_some_and(|version| version.minor < 6);
+        if let Some(gate) = super::gates::of_flag(name).filter(|_| has_new_name) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."
             )));
-        } else if old != name {
+        } else if old != name && has_new_name {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--{name}' instead."
             )));
@@ -451,6 +457,7 @@ fn tell_what_is_of_old(values: &Values, version: Option<Version>, notices: &mut 
         } else if let Some(flag) = find(name)
             && flag.service == Service::Ignored
             && given.value != flag.default
+            && !AS_SERVED.contains(&(*name, given.value.as_str()))
         {
             notices.push(Notice::Warning(format!(
                 "--{name}={} is accepted and has no effect",

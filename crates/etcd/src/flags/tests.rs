@@ -52,6 +52,24 @@ fn the_stages_of_the_v2_api_are_those_of_the_version() {
 }
 
 #[test]
+fn what_is_the_only_name_or_what_is_done_anyway_is_no_reason_to_warn() {
+    let warnings = |version: &str, flag: &str| {
+        let parsed = run(&[&format!("--emulated-version={version}"), flag]).unwrap();
+        let is_warning =
+            |notice: &&Notice| matches!(notice, Notice::Warning(text) if text.contains("--"));
+        parsed.notices.iter().filter(is_warning).count()
+    };
+    // 3.5 has no other name for these two.
+    for flag in
+        ["--experimental-compaction-batch-limit=10", "--experimental-initial-corrupt-check=true"]
+    {
+        assert_eq!((warnings("3.5", flag), warnings("3.6", flag)), (0, 1), "{flag}");
+    }
+    assert_eq!(warnings("3.7", "--backend-bbolt-freelist-type="), 0);
+    assert_eq!(warnings("3.7", "--discovery-fallback=exit"), 0);
+}
+
+#[test]
 fn no_flags_are_etcds_defaults() {
     let parsed = run(&[]).unwrap();
     let config = parsed.config;

@@ -12,6 +12,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -23,6 +24,8 @@ use serde::Deserialize;
 const MIB: u64 = 1024 * 1024;
 /// What `maxsize` 0 means.
 const MAX_SIZE_DEFAULT_MIB: u64 = 100;
+/// Who may read a new file: its owner, as with etcd.
+const MODE: u32 = 0o600;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How files are rotated, with the keys of `--log-rotation-config-json`.
@@ -70,7 +73,7 @@ impl Rotating {
         if let Some(folder) = path.parent().filter(|folder| *folder != Path::new("")) {
             fs::create_dir_all(folder)?;
         }
-        let file = OpenOptions::new().append(true).create(true).open(path)?;
+        let file = open(path, MODE)?;
         let len_bytes = file.metadata()?.len();
         Ok(Self { path: path.to_owned(), rotation, max_bytes, file, len_bytes, cleaner: None })
     }
@@ -89,8 +92,10 @@ impl Rotating {
 
     fn rotate(&mut self, now: SystemTime) -> io::Result<()> {
         let aside = backup_path(&self.path, now, self.rotation.localtime)?;
+        // Who may read the one may read the next.
+        let mode = self.file.metadata().map_or(MODE, |found| found.permissions().mode());
         fs::rename(&self.path, aside)?;
-        self.file = OpenOptions::new().append(true).create(true).open(&self.path)?;
+        self.file = open(&self.path, mode)?;
         self.len_bytes = 0;
         if self.cleaner.as_ref().is_none_or(std::thread::JoinHandle::is_finished) {
             let (path, rotation) = (self.path.clone(), self.rotation.clone());
@@ -104,6 +109,11 @@ impl Rotating {
         }
         Ok(())
     }
+}
+
+/// Opens a file to append to. The mode is that of a new one.
+fn open(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().append(true).create(true).mode(mode & 0o777).open(path)
 }
 
 /// `etcd.log` as stem and extension.
@@ -180,9 +190,12 @@ fn clean(path: &Path, rotation: &Rotation, now: SystemTime) -> io::Result<()> {
 fn pack(file: &Path) -> io::Result<()> {
     let mut name = file.as_os_str().to_owned();
     name.push(".gz");
-    let packed = File::create(&name)?;
+    let mut plain = File::open(file)?;
+    let mode = plain.metadata()?.permissions().mode() & 0o777;
+    let packed =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(mode).open(&name)?;
     let mut encoder = flate2::write::GzEncoder::new(packed, flate2::Compression::default());
-    io::copy(&mut File::open(file)?, &mut encoder)?;
+    io::copy(&mut plain, &mut encoder)?;
     encoder.finish()?.sync_all()?;
     fs::remove_file(file)
 }
@@ -252,6 +265,10 @@ mod tests {
         let mut text = String::new();
         flate2::read::GzDecoder::new(packed).read_to_string(&mut text).unwrap();
         assert_eq!(text, "line 0006\nline 0007\n");
+        for name in ["etcd.log", "etcd-2026-11-22T15-28-18.502.log.gz"] {
+            let mode = fs::metadata(folder.path().join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600, "{name}");
+        }
     }
 
     #[test]
