@@ -1,6 +1,6 @@
 //! What only the leader can answer, asked of it over its peer port: the time of leases, and how far learners have come.
 //!
-//! The leader may change, or not be known yet: a question about a lease is asked again until its time is up.
+//! The leader may change, or not be known yet: a question is asked again until its time is up.
 
 use std::time::Duration;
 
@@ -80,40 +80,45 @@ async fn ask_of_lease<T>(
                 }
             }
         }
-        if Instant::now() + RETRY >= deadline {
-            let error = if urls.is_empty() { Error::NoLeader } else { Error::Timeout };
-            return Err(error.into());
-        }
-        tokio::time::sleep(RETRY).await;
+        pause(deadline, !urls.is_empty()).await?;
     }
 }
 
 /// Asks the leader to promote a learner.
 pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<Member>, Status> {
-    let urls = leader_urls(core);
-    if urls.is_empty() {
-        return Err(Error::NoLeader.into());
-    }
     let path = format!("/members/promote/{id}");
-    let limit = core.config.request_timeout();
-    for url in &urls {
-        match core.peers.client().call(url, Question::post(&path, ""), limit).await {
-            Ok(answer) if answer.status == StatusCode::OK => {
-                let rows = answers::members(&answer.body).map_err(|error| {
-                    Status::new(
-                        Code::Unknown,
-                        format!("the leader's answer cannot be read: {error}"),
-                    )
-                })?;
-                return Ok(rows.into_iter().map(Member::from).collect());
-            }
-            Ok(answer) => return Err(refused(&answer)),
-            Err(error) => {
-                tracing::warn!(url, error = %error, "failed to forward a promotion to the leader");
+    let deadline = Instant::now() + core.config.request_timeout();
+    loop {
+        let urls = leader_urls(core);
+        for url in &urls {
+            let left = deadline.saturating_duration_since(Instant::now());
+            match core.peers.client().call(url, Question::post(&path, ""), left).await {
+                Ok(answer) if answer.status == StatusCode::OK => {
+                    let rows = answers::members(&answer.body).map_err(|error| {
+                        Status::new(
+                            Code::Unknown,
+                            format!("the leader's answer cannot be read: {error}"),
+                        )
+                    })?;
+                    return Ok(rows.into_iter().map(Member::from).collect());
+                }
+                Ok(answer) => return Err(refused(&answer)),
+                Err(error) => {
+                    tracing::warn!(url, error = %error, "failed to forward a promotion to the leader");
+                }
             }
         }
+        pause(deadline, !urls.is_empty()).await?;
     }
-    Err(Error::Timeout.into())
+}
+
+/// Waits before the next try; refuses when the time is up.
+async fn pause(deadline: Instant, is_led: bool) -> Result<(), Error> {
+    if Instant::now() + RETRY >= deadline {
+        return Err(if is_led { Error::Timeout } else { Error::NoLeader });
+    }
+    tokio::time::sleep(RETRY).await;
+    Ok(())
 }
 
 /// What a refusal of the leader means to the client.

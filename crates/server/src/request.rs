@@ -212,7 +212,8 @@ impl Core {
         self.access.rights().check_admin(Identity::caller(identity.as_ref()))
     }
 
-    /// Reads what the caller may read, in one piece: not with rights that were gone by the end.
+    /// Reads what the caller may read, in one piece: not with rights that were gone by the end, nor with those of a token from
+    /// before the last change of users and roles, whatever is read.
     pub(crate) async fn read<T>(
         &self,
         credentials: &Credentials,
@@ -226,7 +227,10 @@ impl Core {
         let rights = self.access.rights();
         check(&rights, Identity::caller(identity.as_ref()))?;
         let found = read.await;
-        if identity.is_some() && self.access.rights().revision() != rights.revision() {
+        if let Some(identity) = identity
+            && identity.revision != 0
+            && self.access.rights().revision() != identity.revision
+        {
             return Err(auth::Error::AuthOldRevision);
         }
         Ok(found)
@@ -342,7 +346,8 @@ impl Core {
         Err(refusal)
     }
 
-    /// Brings a change of the membership through the log, and returns the members after it. Waits as long as its caller.
+    /// Brings a change of the membership through the log, and returns the members after it. Waits as long as its caller: for a
+    /// leader too, and what the log did not take is proposed again.
     pub(crate) async fn propose_conf_change(
         &self,
         kind: raft::ConfChangeKind,
@@ -356,24 +361,35 @@ impl Core {
             node_id: raft::NodeId(member_id),
             context: Bytes::from(context),
         };
-        let mut waiting = self.waiters.register(request_id, Bytes::new());
-        self.send(Input::ProposeConfChange { request_id, change })?;
-        match waiting.outcome().await {
-            Some(Outcome::Applied(outcome)) => {
-                // The only answer there is to a conf change.
-                let machine::Response::Members(members) = outcome?.response else {
-                    return Err(Refusal::Dropped);
-                };
-                tracing::info!(
-                    local_member_id = format!("{:x}", self.member_id),
-                    raft_conf_change = conf_change_name(kind),
-                    raft_conf_change_node_id = format!("{member_id:x}"),
-                    "applied a configuration change through raft"
-                );
-                Ok(members)
+        loop {
+            // Before the leader is waited for: who is registered hears of the member's end.
+            let mut waiting = self.waiters.register(request_id, Bytes::new());
+            if self.board.leader() == raft::NodeId::NONE {
+                tokio::select! {
+                    led = self.led() => led?,
+                    _ = waiting.outcome() => return Err(Refusal::Stopped),
+                }
             }
-            Some(Outcome::Dropped) => Err(Refusal::Dropped),
-            None => Err(Refusal::Stopped),
+            self.send(Input::ProposeConfChange { request_id, change: change.clone() })?;
+            match waiting.outcome().await {
+                Some(Outcome::Applied(outcome)) => {
+                    // The only answer there is to a conf change.
+                    let machine::Response::Members(members) = outcome?.response else {
+                        return Err(Refusal::Dropped);
+                    };
+                    tracing::info!(
+                        local_member_id = format!("{:x}", self.member_id),
+                        raft_conf_change = conf_change_name(kind),
+                        raft_conf_change_node_id = format!("{member_id:x}"),
+                        "applied a configuration change through raft"
+                    );
+                    return Ok(members);
+                }
+                // It never left this member, so it cannot come about twice.
+                Some(Outcome::Dropped) => {}
+                None => return Err(Refusal::Stopped),
+            }
+            tokio::time::sleep(self.config.heartbeat).await;
         }
     }
 
@@ -429,17 +445,17 @@ impl Core {
 
     /// etcd keeps a proposal waiting while there is no leader to take it.
     async fn wait_for_leader(&self, deadline: tokio::time::Instant) -> Result<(), Refusal> {
+        let led = tokio::time::timeout_at(deadline, self.led());
+        led.await.unwrap_or(Err(Refusal::NoLeaderInTime))
+    }
+
+    /// Waits until a leader is known.
+    async fn led(&self) -> Result<(), Refusal> {
         let mut leadership = self.board.leadership();
-        loop {
-            if self.board.leader() != raft::NodeId::NONE {
-                return Ok(());
-            }
-            match tokio::time::timeout_at(deadline, leadership.changed()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return Err(Refusal::Stopped),
-                Err(_) => return Err(Refusal::NoLeaderInTime),
-            }
+        while self.board.leader() == raft::NodeId::NONE {
+            leadership.changed().await.map_err(|_| Refusal::Stopped)?;
         }
+        Ok(())
     }
 
     /// Says that a compaction's work is done.
@@ -532,5 +548,17 @@ mod tests {
             );
             assert!(core.admits(&put, 5_000) && !core.admits(&put, 5_001), "{version} {is_on}");
         }
+    }
+
+    /// Who asks for a change of the membership decides how long it waits.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn changes_of_the_membership_wait_for_a_leader() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = unconnected::config(dir.path());
+        let (member, _) = unconnected::start_without_leader(config);
+        let core = unconnected::core(&member);
+        let change = core.propose_conf_change(raft::ConfChangeKind::RemoveNode, 5, Vec::new());
+        let answer = tokio::time::timeout(Duration::from_millis(300), change).await;
+        assert!(answer.is_err(), "{answer:?}");
     }
 }

@@ -62,7 +62,8 @@ impl Cluster for Service {
         limits::admit(&self.core, request.metadata())?;
         let credentials = self.core.credentials(&request);
         let MemberAddRequest { peer_urls, is_learner } = request.into_inner();
-        let peer_urls = parse_urls(&peer_urls)?;
+        let mut peer_urls = parse_urls(&peer_urls)?;
+        peer_urls.sort_unstable();
         self.core.require_admin(&credentials).await.map_err(status::of_auth)?;
         with_view(&self.core, |view| view.check_add(is_learner))?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
@@ -206,7 +207,7 @@ fn with_view(
     Ok(check(&view)?)
 }
 
-/// The URLs, sorted as etcd sorts them.
+/// The URLs in the order given: that of an update stays, etcd sorts those of a new member only.
 fn parse_urls(texts: &[String]) -> Result<Vec<String>, Status> {
     let mut urls = Vec::new();
     for text in texts {
@@ -216,6 +217,17 @@ fn parse_urls(texts: &[String]) -> Result<Vec<String>, Status> {
     if urls.is_empty() {
         return Err(Error::MemberBadURLs.into());
     }
-    urls.sort_unstable();
     Ok(urls)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls_keep_their_order() {
+        let texts = ["http://b:1", "http://a:1"].map(str::to_owned);
+        assert_eq!(parse_urls(&texts).unwrap(), texts);
+        assert!(parse_urls(&[]).is_err());
+    }
 }
