@@ -16,6 +16,7 @@ use tonic::{Code, Request, Response};
 use super::*;
 use crate::etcdserverpb::kv_client::KvClient;
 use crate::etcdserverpb::kv_server::{Kv, KvServer};
+use crate::raw::{RawCodec, Reply, TXN_PATH};
 
 /// Answers a transaction with one that is nested as deep.
 struct Echo;
@@ -112,6 +113,27 @@ async fn generated_client_and_server_take_what_etcd_takes() {
         assert_eq!(ask(sent).await.unwrap(), sent);
     }
     let refused = ask(TXN_LEVELS_MAX + 1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert_eq!(refused.message(), "etcdserver: too many operations in txn request");
+}
+
+#[tokio::test]
+async fn hostile_depth_is_refused_at_the_edge() {
+    let mut reversed = Vec::new();
+    for _ in 0..100_000 {
+        for field in [4_u8, 2] {
+            let mut length = Vec::new();
+            prost::encoding::encode_varint(reversed.len() as u64, &mut length);
+            reversed.extend(length.into_iter().rev());
+            reversed.push(field << 3 | 2);
+        }
+    }
+    reversed.reverse();
+    let request = Reply::<TxnRequest>::Encoded(vec![reversed.into()]);
+    let path = http::uri::PathAndQuery::from_static(TXN_PATH);
+    let codec = RawCodec::<Reply<TxnRequest>, TxnResponse>::default();
+    let mut client = tonic::client::Grpc::new(Direct);
+    let refused = client.unary(Request::new(request), path, codec).await.unwrap_err();
     assert_eq!(refused.code(), Code::InvalidArgument);
     assert_eq!(refused.message(), "etcdserver: too many operations in txn request");
 }
