@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use client::{Client, Options};
-use proto::etcdserverpb::AuthUserAddRequest;
+use proto::etcdserverpb as pb;
 use serde_json::Value;
 
 /// Long enough for a slow machine; nothing waits for it to pass.
@@ -305,7 +305,7 @@ fn the_proxys_log_shows_calls_and_no_secret() {
         let options = Options { timeout: Some(PATIENCE), ..Options::default() };
         let client = Client::connect([&address], options).await.unwrap();
         let (name, password) = ("bob".to_owned(), "hush".to_owned());
-        let user = AuthUserAddRequest { name, password, ..AuthUserAddRequest::default() };
+        let user = pb::AuthUserAddRequest { name, password, ..pb::AuthUserAddRequest::default() };
         client.user_add(user.clone()).await.unwrap();
         client.user_add(user).await.unwrap_err();
     });
@@ -444,7 +444,6 @@ fn memory_is_small_pages_and_locked_as_it_is_used() {
 
 #[test]
 fn what_was_done_is_told_with_etcds_words_and_no_secret() {
-    use proto::etcdserverpb as pb;
     let dir = tempfile::tempdir().unwrap();
     let mut etcd = member(
         dir.path(),

@@ -14,7 +14,6 @@ use bytes::Bytes;
 use machine::{Effect, Machine, StorageMigration};
 use prost::Message as _;
 use proto::etcdserverpb::AlarmRequest;
-use proto::nested::Nested as _;
 use raft::LogIndex;
 use replica::Input;
 use tokio::sync::oneshot;

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 
 use auth::Snapshot;
 use machine::{Membership, Payload, Version};
-use prost::Message as _;
 use proto::authpb::permission::Type as Permission;
 use proto::etcdserverpb::InternalRaftRequest;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
+use proto::nested::Nested as _;
 use proto::raftpb;
 
 use crate::told::{self, Form};
@@ -193,7 +193,9 @@ impl Speaker {
 fn request_in(payload: &Payload) -> Option<Cow<'_, InternalRaftRequest>> {
     match payload {
         Payload::Request(request) => Some(Cow::Borrowed(request)),
-        Payload::Raw(bytes) => InternalRaftRequest::decode_nested(bytes.clone()).ok().map(Cow::Owned),
+        Payload::Raw(bytes) => {
+            InternalRaftRequest::decode_nested(bytes.clone()).ok().map(Cow::Owned)
+        }
         Payload::ConfChange(_) | Payload::Empty => None,
     }
 }
