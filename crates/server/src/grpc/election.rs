@@ -20,7 +20,7 @@ use rpc::v3electionpb::election_server::Election;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use super::limits;
 use super::own::{self, Caller, Candidate, Own};
@@ -124,8 +124,8 @@ impl Election for Service {
                 () = observer.sender.closed() => {}
                 end = observer.run() => {
                     if let Err(error) = end {
+                        // As in etcd: the stream ends, and nobody is told why.
                         tracing::debug!(error = error.message(), "an observation ended early");
-                        let _ = observer.sender.send(Err(ended_early(&error))).await;
                     }
                 }
             }
@@ -149,15 +149,6 @@ impl Election for Service {
         let resigned = if_leading(&caller, &leader, own::delete_op(leader.key.clone())).await?;
         Ok(Response::new(ResignResponse { header: resigned.header }))
     }
-}
-
-/// What etcd says of an observation that ends: of a caller whom it refuses, no more than that the stream of the session is lost.
-fn ended_early(error: &Status) -> Status {
-    let is_refused = matches!(
-        error.code(),
-        Code::InvalidArgument | Code::PermissionDenied | Code::Unauthenticated
-    );
-    Status::unknown(if is_refused { "EOF" } else { "election: observe closed early" })
 }
 
 fn no_leader_given() -> Status {
