@@ -161,6 +161,14 @@ pub(crate) fn urls(urls: &[Url]) -> Vec<String> {
     urls.iter().map(Url::without_password).collect()
 }
 
+/// The same of URLs that are no more than text.
+pub(crate) fn url_texts(urls: &[String]) -> Vec<String> {
+    let shown = |text: &String| {
+        Url::parse(text).map_or_else(|_| String::new(), |url| url.without_password())
+    };
+    urls.iter().map(shown).collect()
+}
+
 /// Tells the configuration. There are more fields than an event can have, so they go as one list of pairs, which the log's
 /// writer takes apart.
 pub(crate) fn start(config: &Config, version: Version, has_begun: bool) {
@@ -312,5 +320,7 @@ mod tests {
     fn passwords_stay_out_of_urls() {
         let url = Url::parse("http://user:secret@127.0.0.1:1").unwrap();
         assert_eq!(urls(&[url]), ["http://user:***@127.0.0.1:1"]);
+        let text = "http://user:secret@127.0.0.1:1".to_owned();
+        assert_eq!(url_texts(&[text]), ["http://user:***@127.0.0.1:1"]);
     }
 }

@@ -83,7 +83,7 @@ impl Speaker {
                 cluster_id,
                 local_member_id,
                 removed_remote_peer_id = peer_id,
-                removed_remote_peer_urls = ?was.peer_urls,
+                removed_remote_peer_urls = ?told::url_texts(&was.peer_urls),
                 removed_remote_peer_is_learner = was.is_learner,
                 "removed member"
             ),
@@ -97,7 +97,7 @@ impl Speaker {
                 cluster_id,
                 local_member_id,
                 updated_remote_peer_id = peer_id,
-                updated_remote_peer_urls = ?is.peer_urls,
+                updated_remote_peer_urls = ?told::url_texts(&is.peer_urls),
                 updated_remote_peer_is_learner = (self.version.minor >= 6).then_some(is.is_learner),
                 "updated member"
             ),
@@ -111,7 +111,7 @@ impl Speaker {
                 cluster_id,
                 local_member_id,
                 added_peer_id = peer_id,
-                added_peer_peer_urls = ?is.peer_urls,
+                added_peer_peer_urls = ?told::url_texts(&is.peer_urls),
                 added_peer_is_learner = is.is_learner,
                 "added member"
             ),

@@ -323,7 +323,7 @@ impl Transport {
                 tracing::info!(
                     local_member_id = format!("{:x}", self.shared.identity.member_id),
                     remote_peer_id = format!("{id:x}"),
-                    remote_peer_urls = ?urls,
+                    remote_peer_urls = ?crate::told::url_texts(urls),
                     "added remote peer"
                 );
                 if let Some(remote) = known.remotes.remove(&id) {
@@ -335,7 +335,7 @@ impl Transport {
                 tracing::info!(
                     local_member_id = format!("{:x}", self.shared.identity.member_id),
                     remote_peer_id = format!("{id:x}"),
-                    remote_peer_urls = ?urls,
+                    remote_peer_urls = ?crate::told::url_texts(urls),
                     "added new remote peer"
                 );
             }
@@ -349,7 +349,7 @@ impl Transport {
             Ok(()) => tracing::info!(
                 local_member_id = format!("{:x}", self.shared.identity.member_id),
                 updated_remote_peer_id = format!("{id:x}"),
-                updated_remote_peer_urls = ?urls,
+                updated_remote_peer_urls = ?crate::told::url_texts(urls),
                 "updated remote peer"
             ),
             Err(error) => {
