@@ -280,7 +280,20 @@ impl<'a> Reader<'a> {
                 Some(Value::EnumNumber(value.number()))
             }
             Kind::Enum(_) if is_text => None,
-            _ => number().and_then(|digits| integer(kind, &digits)),
+            Kind::Double
+            | Kind::Float
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Fixed32
+            | Kind::Fixed64
+            | Kind::Sfixed32
+            | Kind::Sfixed64
+            | Kind::Enum(_) => number().and_then(|digits| integer(kind, &digits)),
+            Kind::String | Kind::Bytes | Kind::Message(_) => None,
         };
         Ok(found.map_or(Scalar::Misfit, Scalar::Value))
     }
@@ -311,7 +324,20 @@ impl<'a> Reader<'a> {
                     )),
                 };
             }
-            _ => {
+            Kind::Double
+            | Kind::Float
+            | Kind::Int32
+            | Kind::Int64
+            | Kind::Uint32
+            | Kind::Uint64
+            | Kind::Sint32
+            | Kind::Sint64
+            | Kind::Fixed32
+            | Kind::Fixed64
+            | Kind::Sfixed32
+            | Kind::Sfixed64
+            | Kind::Message(_)
+            | Kind::Enum(_) => {
                 let inner = token.unquoted().trim_ascii();
                 let digits = Token { text: inner, ..token };
                 if is_text && !is_number(inner) {
@@ -488,9 +514,10 @@ fn base64_of_any(text: &str) -> Option<Vec<u8>> {
 fn base64_of_standard(text: &str) -> Result<Vec<u8>, String> {
     let text = without_line_feeds(text);
     GeneralPurpose::new(&STANDARD, PADDED).decode(&*text).map_err(|error| {
-        let at = match error {
-            base64::DecodeError::InvalidByte(at, _) => at,
-            _ => text.len() / 4 * 4,
+        let at = if let base64::DecodeError::InvalidByte(at, _) = error {
+            at
+        } else {
+            text.len() / 4 * 4
         };
         format!("illegal base64 data at input byte {at}")
     })
