@@ -265,10 +265,8 @@ pub(super) fn build(
         initial_cluster_token: get.text("initial-cluster-token"),
         emulated_version,
         force_new_cluster: get.boolean("force-new-cluster")?,
-        max_learners: match get.integer::<i64>("max-learners")? {
-            count => usize::try_from(count)
-                .map_err(|_| "membership: too many learner members in cluster".to_owned())?,
-        },
+        max_learners: usize::try_from(get.integer::<i64>("max-learners")?)
+            .map_err(|_| "membership: too many learner members in cluster".to_owned())?,
         // Untouched, or 0, it is etcd's default for the version.
         snapshot_count: Some(get.integer::<u64>("snapshot-count")?)
             .filter(|count| get.is_given("snapshot-count") && *count > 0),

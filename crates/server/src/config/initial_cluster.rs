@@ -18,7 +18,7 @@ const RESOLVE_PAUSE: Duration = Duration::from_secs(1);
 
 impl Config {
     /// Whether `initial_cluster` can found a cluster, or lead this member into one that exists. To be asked by a member that has
-    /// no log yet. May ask DNS, and block for [`RESOLVE_LIMIT`].
+    /// no log yet. May ask DNS, and block for half a minute.
     ///
     /// # Errors
     /// etcd's text.
