@@ -361,8 +361,8 @@ async fn a_certificate_that_could_sign_others_is_believed_when_it_is_trusted_its
 /// DER: what lies in a sequence, one by one.
 fn items(sequence: &[u8]) -> Vec<&[u8]> {
     let header = |der: &[u8]| match der[1] {
-        len @ 0..=0x7f => (2, usize::from(len)),
-        0x80 | 0x81 => (3, usize::from(der[2])),
+        len @ ..=0x7f => (2, usize::from(len)),
+        0x81 => (3, usize::from(der[2])),
         _ => (4, usize::from(u16::from_be_bytes([der[2], der[3]]))),
     };
     let (begin, len) = header(sequence);
@@ -380,8 +380,8 @@ fn der(tag: u8, contents: &[u8]) -> Vec<u8> {
     let len = u16::try_from(contents.len()).unwrap();
     let [high, low] = len.to_be_bytes();
     match len {
-        0..0x80 => [&[tag, low], contents].concat(),
-        0x80..0x100 => [&[tag, 0x81, low], contents].concat(),
+        ..=0x7f => [&[tag, low], contents].concat(),
+        0x80..=0xff => [&[tag, 0x81, low], contents].concat(),
         _ => [&[tag, 0x82, high, low], contents].concat(),
     }
 }
