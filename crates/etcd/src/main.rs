@@ -142,9 +142,6 @@ fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
     }
     look_at_data_dir(&config.data_dir).map_err(End::Start)?;
     let is_new = !config.has_log();
-    if is_new && discovery.is_none() {
-        config.check_initial_cluster().map_err(|why| End::Start(anyhow::anyhow!(why)))?;
-    }
     if !is_new && matches!(discovery, Some(Discovery::Registry(_) | Discovery::Keys(_))) {
         tracing::warn!(
             wal_dir = %config.wal_path().display(),
@@ -157,6 +154,24 @@ fn serve(parsed: Parsed) -> Result<Option<server::signal::Stop>, End> {
         .build()
         .map_err(|error| End::Start(error.into()))?;
     runtime.block_on(async {
+        if is_new && discovery.is_none() {
+            // It may wait for names to become known. On a thread that the end of the process does not wait for.
+            let own = config.clone();
+            let (sender, checking) = tokio::sync::oneshot::channel();
+            std::thread::spawn(move || {
+                // Nobody waits for it any more if that fails.
+                let _ = sender.send(own.check_initial_cluster());
+            });
+            tokio::select! {
+                checked = checking => {
+                    let checked = checked.map_err(|error| End::Start(error.into()))?;
+                    checked.map_err(|why| End::Start(anyhow::anyhow!(why)))?;
+                }
+                signal = server::signal::next() => {
+                    return signal.map(Some).map_err(|error| End::Start(error.into()));
+                }
+            }
+        }
         if let Some(discovery) = discovery.filter(|_| is_new) {
             tokio::select! {
                 found = discovery::find(&discovery, &mut config) => {

@@ -134,7 +134,8 @@ pub fn unspelled(text: &[u8]) -> Option<Bytes> {
             }
         }
     }
-    is_other.then(|| bytes.freeze())
+    // Text that only looks like it, as a mark before the digits of a letter, is somebody's own.
+    is_other.then(|| bytes.freeze()).filter(|bytes| spelled(bytes).as_bytes() == text.as_bytes())
 }
 
 #[cfg(test)]
@@ -159,7 +160,10 @@ mod tests {
         for bytes in [&b"\xff\xfe"[..], b"a\xc3", b"\xe2\x82x", b"\xffab"] {
             assert_eq!(unspelled(spelled(bytes).as_bytes()).as_deref(), Some(bytes));
         }
-        for text in ["", "plain", "\u{fffd}", "\u{fffd}q0", "\u{fffd}+1"] {
+        let looks_like_it = ["\u{fffd}72oot", "\u{fffd}FF", "\u{fffd}c3\u{fffd}a4"];
+        for text in
+            ["", "plain", "\u{fffd}", "\u{fffd}q0", "\u{fffd}+1"].into_iter().chain(looks_like_it)
+        {
             assert_eq!(unspelled(text.as_bytes()), None, "{text}");
         }
     }

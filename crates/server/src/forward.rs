@@ -88,6 +88,7 @@ async fn ask_of_lease<T>(
 pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<Member>, Status> {
     let path = format!("/members/promote/{id}");
     let deadline = Instant::now() + core.config.request_timeout();
+    let mut is_told = false;
     loop {
         let urls = leader_urls(core);
         for url in &urls {
@@ -103,9 +104,12 @@ pub(crate) async fn promote(core: &Core, id: u64) -> Result<Vec<Member>, Status>
                     return Ok(rows.into_iter().map(Member::from).collect());
                 }
                 Ok(answer) => return Err(refused(&answer)),
-                Err(error) => {
+                Err(error) if !is_told => {
+                    // The next tries will hardly say more.
+                    is_told = true;
                     tracing::warn!(url, error = %error, "failed to forward a promotion to the leader");
                 }
+                Err(_) => {}
             }
         }
         pause(deadline, !urls.is_empty()).await?;

@@ -123,8 +123,50 @@ fn may_sign(issuer: &X509Certificate<'_>) -> bool {
     is_authority && signs
 }
 
+/// Looks at the authorities behind a certificate that the library has accepted: it takes them for names and keys, whatever their dates and
+/// uses are.
+///
+/// # Errors
+/// What is wrong with the first of those that may be meant, if something is wrong with all of them.
+pub(crate) fn check_authorities(
+    leaf: &CertificateDer<'_>,
+    others: &[CertificateDer<'_>],
+    trusted: &[CertificateDer<'static>],
+    purpose: Purpose,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
+    let presented: Vec<_> = std::iter::once(leaf).chain(others).filter_map(parse).collect();
+    let mut first = Ok(());
+    for authority in trusted.iter().filter_map(parse) {
+        let is_meant =
+            |one: &X509Certificate<'_>| one.issuer().as_raw() == authority.subject().as_raw();
+        if !presented.iter().any(is_meant) {
+            continue;
+        }
+        let checked = check_dates_and_uses(&authority, purpose, now);
+        if checked.is_ok() {
+            return Ok(());
+        }
+        first = first.and(checked);
+    }
+    first
+}
+
 /// Dates, uses, and that all it insists on is understood.
 fn check_itself(
+    certificate: &X509Certificate<'_>,
+    purpose: Purpose,
+    now: UnixTime,
+) -> Result<(), CertificateError> {
+    check_dates_and_uses(certificate, purpose, now)?;
+    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
+    if critical.any(|extension| !UNDERSTOOD.contains(&extension.oid)) {
+        return Err(CertificateError::UnhandledCriticalExtension);
+    }
+    Ok(())
+}
+
+fn check_dates_and_uses(
     certificate: &X509Certificate<'_>,
     purpose: Purpose,
     now: UnixTime,
@@ -137,10 +179,6 @@ fn check_itself(
     }
     if now > validity.not_after {
         return Err(CertificateError::Expired);
-    }
-    let mut critical = certificate.extensions().iter().filter(|extension| extension.critical);
-    if critical.any(|extension| !UNDERSTOOD.contains(&extension.oid)) {
-        return Err(CertificateError::UnhandledCriticalExtension);
     }
     match certificate.extended_key_usage() {
         Ok(Some(usage)) if !serves(usage.value, purpose) => Err(CertificateError::InvalidPurpose),
@@ -210,7 +248,8 @@ fn is_signed_by(
 
 fn parse<'a>(certificate: &'a CertificateDer<'_>) -> Option<X509Certificate<'a>> {
     let (rest, parsed) = X509Certificate::from_der(certificate).ok()?;
-    rest.is_empty().then_some(parsed)
+    let is_known = matches!(parsed.version(), X509Version::V1 | X509Version::V2 | X509Version::V3);
+    (rest.is_empty() && is_known).then_some(parsed)
 }
 
 /// A certificate that the library cannot even read the key of.

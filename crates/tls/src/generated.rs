@@ -61,8 +61,10 @@ fn make(hosts: &[String], years: u32) -> Result<(String, String), rcgen::Error> 
     params.distinguished_name = name;
     let now = SystemTime::now();
     params.not_before = now.into();
-    params.not_after =
-        params.not_before + std::time::Duration::from_secs(u64::from(years) * 365 * 24 * 3600);
+    let validity = std::time::Duration::from_secs(u64::from(years) * 365 * 24 * 3600);
+    let end = validity.try_into().ok().and_then(|validity| params.not_before.checked_add(validity));
+    // A certificate cannot say more than that.
+    params.not_after = end.unwrap_or_else(|| rcgen::date_time_ymd(9999, 12, 31));
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
     params.extended_key_usages =

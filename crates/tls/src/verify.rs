@@ -122,9 +122,12 @@ impl ClientCertVerifier for Clients {
             Some(chain) => chain.verify_client_cert(leaf, others, now).map(drop),
             None => Err(nobody()),
         };
-        if let Err(refusal) = verified {
-            let (trusted, algorithms) = (&self.trusted, &self.algorithms);
-            direct::verify(refusal, leaf, trusted, Purpose::Client, algorithms, now)?;
+        let (trusted, algorithms) = (&self.trusted, &self.algorithms);
+        match verified {
+            Ok(()) => direct::check_authorities(leaf, others, trusted, Purpose::Client, now)?,
+            Err(refusal) => {
+                direct::verify(refusal, leaf, trusted, Purpose::Client, algorithms, now)?;
+            }
         }
         if let Some(path) = &self.revoked {
             check_revoked(path, std::iter::once(leaf).chain(others))?;
@@ -188,8 +191,9 @@ fn check_names(names: &Names, leaf: &CertificateDer<'_>) -> Result<(), TlsError>
         Names::Common(allowed) => {
             let (_, parsed) = X509Certificate::from_der(leaf)
                 .map_err(|_| TlsError::InvalidCertificate(CertificateError::BadEncoding))?;
-            let mut found = parsed.subject().iter_common_name().filter_map(|n| n.as_str().ok());
-            found.any(|name| allowed.iter().any(|allowed| allowed == name))
+            // Of several the last, as in Go.
+            let found = parsed.subject().iter_common_name().filter_map(|n| n.as_str().ok()).last();
+            found.is_some_and(|name| allowed.iter().any(|allowed| allowed == name))
         }
         Names::Hosts(hosts) => {
             // One that the library cannot read, of v1, has no names.
@@ -260,8 +264,14 @@ impl ServerCertVerifier for Servers {
             Chain::Pinned => Err(nobody()),
             Chain::Checked(chain) => chain.verify_server_cert(leaf, others, name, ocsp, now),
         };
-        let Err(refusal) = verified else { return verified };
         let (trusted, algorithms) = (&self.trusted, &self.algorithms);
+        let refusal = match verified {
+            Ok(verified) => {
+                direct::check_authorities(leaf, others, trusted, Purpose::Server, now)?;
+                return Ok(verified);
+            }
+            Err(refusal) => refusal,
+        };
         direct::verify(refusal, leaf, trusted, Purpose::Server, algorithms, now)?;
         let parsed = ParsedCertificate::try_from(leaf).map_err(|_| {
             TlsError::General(

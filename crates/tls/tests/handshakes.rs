@@ -25,10 +25,16 @@ struct Authority {
 
 impl Authority {
     fn new(folder: &Path, name: &str) -> Self {
+        Self::until(folder, name, 4096)
+    }
+
+    /// With a last year.
+    fn until(folder: &Path, name: &str, year: i32) -> Self {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let key = KeyPair::generate().unwrap();
         let issuer = CertifiedIssuer::self_signed(params, key).unwrap();
         let folder = folder.join(name);
@@ -499,6 +505,27 @@ async fn an_authority_may_call_itself_and_one_that_is_trusted_signs_for_nobody_e
     fs::write(&pair.certificate, forged.pem()).unwrap();
     fs::write(&pair.key, key.serialize_pem()).unwrap();
     assert!(!is_let_in(&pinned, &calls(pair)).await);
+}
+
+#[tokio::test]
+async fn an_authority_whose_time_is_over_vouches_for_nobody() {
+    let folder = tempfile::tempdir().unwrap();
+    let over = Authority::until(folder.path(), "over", 2020);
+    let server = |ca| Settings {
+        pair: Some(over.sign("server", &["127.0.0.1"])),
+        trusted_ca: ca,
+        ..Settings::default()
+    };
+    let careless = Settings {
+        skip_server_check: true,
+        pair: Some(over.sign("client", &[])),
+        ..Settings::default()
+    };
+    let (refused, _) = meet(&server(over.ca()), &careless, "127.0.0.1").await;
+    assert!(refused.unwrap_err().contains("certificate has expired or is not yet valid"));
+    let careful = Settings { trusted_ca: over.ca(), ..Settings::default() };
+    let (_, refused) = meet(&server(None), &careful, "127.0.0.1").await;
+    assert!(refused.unwrap_err().contains("certificate has expired or is not yet valid"));
 }
 
 #[tokio::test]

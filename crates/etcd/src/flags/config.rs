@@ -433,7 +433,7 @@ fn tell_what_is_of_old(values: &Values, version: Option<Version>, notices: &mut 
             )));
         }
         // 3.5 has no other name for it.
-        let has_new_name = !version.is_some_and(|version| version.minor < 6);
+        let has_new_name = version.is_none_or(|version| version.minor >= 6);
         if let Some(gate) = super::gates::of_flag(name).filter(|_| has_new_name) {
             notices.push(Notice::Warning(format!(
                 "--{old} is deprecated in v3.6 and will be decommissioned in v3.7. Use '--feature-gates={gate}=true' instead."

@@ -85,8 +85,10 @@ impl Line {
         columns.join("\t") + "\n"
     }
 
-    /// A field. Some are parts of the line; a name with `_` is written with `-`, as etcd's keys are.
+    /// A field. Some are parts of the line; a name with `_` is written with `-`, as etcd's keys are. Wherever a URL comes from, and
+    /// whatever text it is in: its password is not written.
     fn add(&mut self, field: &Field, value: Value) {
+        let value = cleaned(value);
         let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         match field.name() {
             "message" => self.message = text(&value),
@@ -125,7 +127,19 @@ fn caller(file: Option<&str>, line: Option<u32>) -> String {
     format!("{short}:{}", line.unwrap_or(0))
 }
 
-/// Takes passwords out of the URLs in a text: `//user:password@` becomes `//user:***@`.
+/// The value without passwords.
+fn cleaned(value: Value) -> Value {
+    match value {
+        Value::String(text) if text.contains('@') => Value::String(without_passwords(&text)),
+        Value::Array(values) => Value::Array(values.into_iter().map(cleaned).collect()),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            value
+        }
+    }
+}
+
+/// Takes passwords out of the URLs in a text: `//user:password@` becomes `//user:***@`. A comma may be part of one, or end a URL of a list;
+/// one that ends a URL has no `@` behind it before the next URL's slashes.
 #[must_use]
 pub fn without_passwords(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
@@ -133,7 +147,7 @@ pub fn without_passwords(text: &str) -> String {
     while let Some(start) = rest.find("//") {
         let (before, after) = rest.split_at(start + 2);
         clean.push_str(before);
-        let authority = after.split(['/', ',', '"', ' ']).next().unwrap_or_default();
+        let authority = after.split(['/', '?', '#', '"', ' ']).next().unwrap_or_default();
         rest = after;
         if let Some((login, _)) = authority.rsplit_once('@') {
             let user = login.split(':').next().unwrap_or_default();
@@ -219,10 +233,19 @@ mod tests {
     }
 
     #[test]
+    fn passwords_are_taken_out_of_lists_too() {
+        let list = Value::from(vec!["http://u:p@h", "x"]);
+        assert_eq!(cleaned(list), Value::from(vec!["http://u:***@h", "x"]));
+        assert_eq!(cleaned(Value::from(7)), Value::from(7));
+    }
+
+    #[test]
     fn passwords_in_urls_are_not_written() {
         for (text, want) in [
             ("http://user:secret@host:1", "http://user:***@host:1"),
             ("a=http://u:p@h:1,b=https://v:q@h:2/x", "a=http://u:***@h:1,b=https://v:***@h:2/x"),
+            ("http://me:se,cret@host:1/x", "http://me:***@host:1/x"),
+            ("https://h:1,http://u:p@h:2", "https://h:1,http://u:***@h:2"),
             ("http://host:1/a@b", "http://host:1/a@b"),
             ("plain", "plain"),
         ] {
