@@ -617,6 +617,39 @@ async fn more_keys_than_a_transaction_may_compare_can_be_written() {
 }
 
 #[tokio::test]
+async fn a_range_is_not_written_before_its_owners_have_given_it_up() {
+    let cluster = Cluster::start();
+    let (one, _two, member) = two_owners(&cluster).await;
+    let a = one.client().await;
+    member.put("b", "1").await.unwrap();
+    // An owner that does not answer.
+    let lease = member.lease_grant(600, 0).await.unwrap().id;
+    let put = PutRequest { key: "lp/b".into(), lease, ..PutRequest::default() };
+    member.put_with(put).await.unwrap();
+    let mut lease_key = watch(&member.watcher(), "lp/b", 0).await;
+    let request = DeleteRangeRequest {
+        key: "a".into(),
+        range_end: "c".into(),
+        ..DeleteRangeRequest::default()
+    };
+    let deletion = a.delete_range(request);
+    tokio::pin!(deletion);
+    tokio::select! {
+        done = &mut deletion => panic!("{done:?}"),
+        asked = next(&mut lease_key) => {
+            assert_eq!(seen(&asked.events), [pair("lp/b", "REVOKE")]);
+        }
+    }
+    // Longer than one wait for an owner.
+    let patience = Duration::from_millis(1500);
+    assert!(tokio::time::timeout(patience, &mut deletion).await.is_err());
+    assert_eq!(get(&member, "b").await, "1");
+    let gone = member.delete("lp/b").await.unwrap().header.unwrap().revision;
+    let deleted = within("deletion", deletion).await.unwrap();
+    assert_eq!((deleted.deleted, deleted.header.unwrap().revision), (1, gone + 1));
+}
+
+#[tokio::test]
 async fn a_lease_that_is_gone_ends_ownership_and_another_follows() {
     let cluster = Cluster::start();
     let (one, _two, member) = two_owners(&cluster).await;

@@ -1,5 +1,6 @@
 //! The calls of clients, as the protocol has them made.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -231,6 +232,7 @@ impl Leasing {
         loop {
             let (compare, failure) = self.guards(caller, write.intervals()).await?;
             let txn = TxnRequest { compare, success: vec![op(request.clone())], failure };
+            let mut revocation = Revocation::begin(&self.shared);
             write.is_sent = true;
             let response = match self.shared.txn(caller, Policy::NonRepeatable, txn).await {
                 Ok(response) => response,
@@ -253,8 +255,9 @@ impl Leasing {
             write.is_sent = false;
             for ResponseOp { response } in responses {
                 let Some(Answer::ResponseRange(leases)) = response else { continue };
-                self.revoke_all(caller, leases.kvs).await?;
+                revocation.ask(caller, leases.kvs).await?;
             }
+            revocation.wait().await;
         }
     }
 
@@ -281,79 +284,116 @@ impl Leasing {
         Ok((compare, failure))
     }
 
-    /// Revokes what others own in an interval of lease keys, and returns the revision of the listing.
+    /// Revokes what others own in an interval of lease keys, until nothing is found there that is not held here. Returns a revision: of
+    /// the lease keys that are there now, those that were created by then are held here. Whose owner is gone is there until its lease
+    /// ends, so the caller's patience is the limit.
     async fn revoke_range(
         &self,
         caller: &Caller,
         start: &Bytes,
         end: &Bytes,
     ) -> Result<i64, Status> {
-        let mut request = RangeRequest {
-            key: start.clone(),
-            range_end: end.clone(),
-            limit: LISTED_MAX,
-            keys_only: true,
-            ..RangeRequest::default()
-        };
         loop {
-            let page = self.shared.list(caller, request.clone()).await?;
-            if request.revision == 0 {
-                request.revision = page.header.map_or(0, |header| header.revision);
+            let mut revocation = Revocation::begin(&self.shared);
+            let mut request = RangeRequest {
+                key: start.clone(),
+                range_end: end.clone(),
+                limit: LISTED_MAX,
+                ..RangeRequest::default()
+            };
+            // Of the first page. Later ones are read later: what is created in between has a later revision, wherever it is.
+            let mut revision = None;
+            loop {
+                let page = self.shared.list(caller, request.clone()).await?;
+                let of_page = page.header.map_or(0, |header| header.revision);
+                revision.get_or_insert(of_page);
+                let last = page.kvs.last().map(|pair| pair.key.clone());
+                revocation.ask(caller, page.kvs).await?;
+                match last.filter(|_| page.more) {
+                    Some(last) => request.key = [last.as_ref(), &[0]].concat().into(),
+                    None => break,
+                }
             }
-            let last = page.kvs.last().map(|pair| pair.key.clone());
-            self.revoke_all(caller, page.kvs).await?;
-            match last.filter(|_| page.more) {
-                Some(last) => request.key = [last.as_ref(), &[0]].concat().into(),
-                None => return Ok(request.revision),
+            if let Some(revision) = revision.filter(|_| revocation.found_none()) {
+                return Ok(revision);
             }
+            revocation.wait().await;
         }
-    }
-
-    /// Revokes those of these lease keys that are not held here.
-    async fn revoke_all(&self, caller: &Caller, leases: Vec<KeyValue>) -> Result<(), Status> {
-        for pair in leases {
-            let mut key = pair.key.clone();
-            self.shared.below.strip(&mut key);
-            if self.shared.keys().guard(&key) != pair.create_revision {
-                self.revoke(caller, key, pair).await?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Asks the owner for a key, and waits for it for a while.
-    async fn revoke(&self, caller: &Caller, key: Bytes, lease: KeyValue) -> Result<(), Status> {
-        // Before it is asked for, so that no deletion is missed.
-        let mut deletions = self.shared.deletions.subscribe();
-        let put = PutRequest {
-            key: lease.key.clone(),
-            value: Bytes::from_static(REVOKE),
-            ignore_lease: true,
-            ..PutRequest::default()
-        };
-        let is_same = created(CompareResult::Equal, lease.key, Bytes::new(), lease.create_revision);
-        let txn = TxnRequest {
-            compare: vec![is_same],
-            success: vec![op(Op::RequestPut(put))],
-            failure: Vec::new(),
-        };
-        // To ask twice does no harm.
-        if !self.shared.txn(caller, Policy::Repeatable, txn).await?.succeeded {
-            return Ok(());
-        }
-        let has_watch = self.shared.keys().lease(Instant::now()).is_some();
-        let deleted = async {
-            // One that is too far behind asks the cluster.
-            while deletions.recv().await.is_ok_and(|deleted| deleted != key) {}
-        };
-        let limit = if has_watch { WAIT } else { WAIT_BLIND };
-        let _ = tokio::time::timeout(limit, deleted).await;
-        Ok(())
     }
 
     fn wake(&self) {
         let has_releases = self.shared.keys().has_releases();
         self.shared.wake(has_releases);
+    }
+}
+
+/// Lease keys that others are to give up.
+struct Revocation<'a> {
+    shared: &'a Shared,
+    /// Since before they were found, so that no deletion is missed.
+    deletions: broadcast::Receiver<Bytes>,
+    /// Keys whose lease keys were found.
+    found: BTreeSet<Bytes>,
+}
+
+impl<'a> Revocation<'a> {
+    /// Must begin before the lease keys are looked for.
+    fn begin(shared: &'a Shared) -> Self {
+        Self { shared, deletions: shared.deletions.subscribe(), found: BTreeSet::new() }
+    }
+
+    /// Asks the owners of those lease keys that are not held here.
+    async fn ask(&mut self, caller: &Caller, leases: Vec<KeyValue>) -> Result<(), Status> {
+        for lease in leases {
+            let mut key = lease.key.clone();
+            self.shared.below.strip(&mut key);
+            if self.shared.keys().guard(&key) == lease.create_revision {
+                continue;
+            }
+            self.found.insert(key);
+            if lease.value == REVOKE {
+                continue;
+            }
+            let put = PutRequest {
+                key: lease.key.clone(),
+                value: Bytes::from_static(REVOKE),
+                ignore_lease: true,
+                ..PutRequest::default()
+            };
+            let is_same =
+                created(CompareResult::Equal, lease.key, Bytes::new(), lease.create_revision);
+            let txn = TxnRequest {
+                compare: vec![is_same],
+                success: vec![op(Op::RequestPut(put))],
+                failure: Vec::new(),
+            };
+            // To ask twice does no harm. Where it is another by now, the next look shows it.
+            self.shared.txn(caller, Policy::Repeatable, txn).await?;
+        }
+        Ok(())
+    }
+
+    fn found_none(&self) -> bool {
+        self.found.is_empty()
+    }
+
+    /// Waits until all that was found has been deleted, but only so long: then it is time to look again. It is in any case, since an
+    /// earlier lease key of the same name may have been the deleted one.
+    async fn wait(mut self) {
+        let has_watch = self.shared.keys().lease(Instant::now()).is_some();
+        let limit = if has_watch { WAIT } else { WAIT_BLIND };
+        let deleted = async {
+            while !self.found.is_empty() {
+                match self.deletions.recv().await {
+                    Ok(key) => {
+                        self.found.remove(&key);
+                    }
+                    // Too far behind.
+                    Err(_) => return tokio::time::sleep(WAIT_BLIND).await,
+                }
+            }
+        };
+        let _ = tokio::time::timeout(limit, deleted).await;
     }
 }
 

@@ -15,7 +15,8 @@
 //!
 //! - "The one that is owned here" is told by its create revision, in the same transaction that writes. So a write that comes late, after
 //!   ownership has gone and come again, does nothing.
-//! - A range is written when no lease key in it is younger than a listing of them, after those of others in the listing are revoked.
+//! - A range is written when no lease key in it is younger than a listing of them that has none of others. Until there is such a listing,
+//!   those of others are revoked and all are listed again.
 //! - A transaction that writes goes inside another one, which has the guards of all that either branch writes.
 //!
 //! Who owns what here:
