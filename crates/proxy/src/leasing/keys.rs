@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use client::prefix_end;
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::request_op::Request as Op;
@@ -48,6 +49,8 @@ pub(super) struct Keys {
     /// Keys that may be given up by the time of their last use.
     uses: BTreeMap<u64, Bytes>,
     last_use: u64,
+    /// Of all keys: one that comes again does not begin with a generation that it has had.
+    last_generation: u64,
     size_bytes: usize,
     /// What is being written.
     writes: BTreeMap<u64, Vec<Interval>>,
@@ -70,8 +73,10 @@ struct Session {
 #[derive(Debug)]
 struct Entry {
     phase: Phase,
-    /// Writes that have begun.
+    /// Another with each write that begins.
     generation: u64,
+    /// The one it began with. Who asked in an earlier one asked for an entry that is gone.
+    first_generation: u64,
     content: Option<Content>,
     /// Its place in `uses`; 0 for none.
     used: u64,
@@ -122,6 +127,8 @@ pub(super) struct Writing {
     id: u64,
     session: u64,
     intervals: Vec<Interval>,
+    /// These, and keys whose lease keys are in them.
+    touched: Vec<Interval>,
     /// What was known of keys that are owned, with their generations.
     known: BTreeMap<Bytes, (u64, Option<Content>)>,
 }
@@ -235,9 +242,12 @@ impl Keys {
             return None;
         }
         let phase = Phase::Acquiring { void_before: 0 };
-        let entry = Entry { phase, generation: 0, content: None, used: 0 };
+        self.last_generation += 1;
+        let generation = self.last_generation;
+        let entry =
+            Entry { phase, generation, first_generation: generation, content: None, used: 0 };
         self.entries.insert(key.clone(), entry);
-        Some(0)
+        Some(generation)
     }
 
     /// An acquisition of which nobody knows what came. A lease key that it leaves is found by the next one, or revoked.
@@ -245,7 +255,9 @@ impl Keys {
         if self.session.is_none() || ticket.session != self.sessions {
             return;
         }
-        match self.entries.get_mut(&ticket.key).map(|entry| &mut entry.phase) {
+        let entry = self.entries.get_mut(&ticket.key);
+        let entry = entry.filter(|entry| entry.first_generation <= ticket.generation);
+        match entry.map(|entry| &mut entry.phase) {
             Some(Phase::Acquiring { .. }) => self.remove(&ticket.key),
             Some(Phase::Held { is_refreshing, .. }) => *is_refreshing = false,
             Some(Phase::Releasing { .. }) | None => {}
@@ -258,7 +270,10 @@ impl Keys {
         if self.session.is_none() || session != self.sessions {
             return;
         }
-        let Some(entry) = self.entries.get_mut(&key) else { return };
+        let entry = self.entries.get_mut(&key);
+        let Some(entry) = entry.filter(|entry| entry.first_generation <= generation) else {
+            return;
+        };
         let is_void = match entry.phase {
             Phase::Acquiring { void_before } => {
                 owned.as_ref().is_none_or(|owned| owned.revision < void_before)
@@ -317,23 +332,58 @@ impl Keys {
 
     /// From now on nothing in these intervals is answered from memory or acquired, until the write is given back.
     pub(super) fn write(&mut self, intervals: Vec<Interval>) -> Writing {
+        // Whoever deletes lease keys past the protocol ends the ownership.
+        let owners = intervals.iter().filter_map(|interval| self.owned_through(interval));
+        let touched: Vec<Interval> = intervals.iter().cloned().chain(owners).collect();
         let mut known = BTreeMap::new();
         let mut size_bytes = self.size_bytes;
-        for interval in &intervals {
+        for interval in &touched {
             for (key, entry) in self.entries.range_mut(bounds(interval)) {
                 // It may be in two intervals.
                 let btree_map::Entry::Vacant(place) = known.entry(key.clone()) else { continue };
                 let content = entry.content.take();
                 size_bytes -= content.as_ref().map_or(0, |content| size_of_content(key, content));
-                entry.generation += 1;
+                self.last_generation += 1;
+                entry.generation = self.last_generation;
                 place.insert((entry.generation, content));
             }
         }
         self.size_bytes = size_bytes;
         self.last_write += 1;
         let id = self.last_write;
-        self.writes.insert(id, intervals.clone());
-        Writing { id, session: self.sessions, intervals, known }
+        self.writes.insert(id, touched.clone());
+        Writing { id, session: self.sessions, intervals, touched, known }
+    }
+
+    /// The keys whose lease keys are in an interval.
+    fn owned_through(&self, interval: &Interval) -> Option<Interval> {
+        let Self { prefix, .. } = self;
+        let lease_keys = Interval { key: prefix.clone(), end: prefix_end(prefix) };
+        if !interval.overlaps(&lease_keys) {
+            return None;
+        }
+        let below = |bound: &Bytes| {
+            bound.starts_with(prefix).then(|| bound.slice(prefix.len()..)).unwrap_or_default()
+        };
+        let end = match interval.end.as_ref() {
+            b"" => Bytes::new(),
+            _ if interval.end.starts_with(prefix) => below(&interval.end),
+            _ => Bytes::from_static(b"\0"),
+        };
+        Some(Interval { key: below(&interval.key), end })
+    }
+
+    /// Lease keys in an interval were deleted at this revision.
+    fn deleted_within(&mut self, interval: &Interval, at: i64) {
+        let Some(owned) = self.owned_through(interval) else { return };
+        let keys: Vec<Bytes> =
+            self.entries.range(bounds(&owned)).map(|(key, _)| key.clone()).collect();
+        for key in keys {
+            let lease_key = Bytes::from([self.prefix.as_ref(), &key].concat());
+            if interval.overlaps(&Interval { key: lease_key, end: Bytes::new() }) {
+                self.deleted(&key, at);
+            }
+        }
     }
 
     /// The create revision of the key's lease key if it is owned, else 0: no other may be there when the key is written.
@@ -352,6 +402,9 @@ impl Keys {
                 && *lease != 0
             {
                 self.release(key);
+            }
+            if let Effect::Delete(interval) = effect {
+                self.deleted_within(interval, revision);
             }
         }
     }
@@ -378,7 +431,7 @@ impl Keys {
     /// The write may have happened, or may still.
     pub(super) fn perhaps_written(&mut self, writing: Writing) {
         self.writes.remove(&writing.id);
-        for interval in &writing.intervals {
+        for interval in &writing.touched {
             let keys: Vec<Bytes> =
                 self.entries.range(bounds(interval)).map(|(key, _)| key.clone()).collect();
             for key in keys {
@@ -399,7 +452,11 @@ impl Keys {
         match self.entries.get_mut(&key).map(|entry| &mut entry.phase) {
             Some(Phase::Acquiring { void_before }) => *void_before = at.max(*void_before),
             // It was told of an earlier lease key of this name.
-            Some(Phase::Held { revision, .. }) if created < *revision => return,
+            Some(Phase::Held { revision, .. } | Phase::Releasing { revision })
+                if created < *revision =>
+            {
+                return;
+            }
             Some(Phase::Held { .. }) => self.release(&key),
             Some(Phase::Releasing { .. }) | None => {}
         }

@@ -152,7 +152,7 @@ fn writes_of_our_own_change_what_is_held() {
         (vec![put(Some("2"), None)], Some(Some("2"))),
         (vec![put(Some("2"), Some(0))], Some(Some("2"))),
         (vec![put(None, None)], Some(Some("1"))),
-        (vec![Effect::Delete(interval("a", "z"))], Some(None)),
+        (vec![Effect::Delete(interval("a", "l"))], Some(None)),
         (vec![Effect::Delete(interval("l", "\0"))], Some(Some("1"))),
         (Vec::new(), Some(Some("1"))),
         // It would end by itself.
@@ -160,7 +160,7 @@ fn writes_of_our_own_change_what_is_held() {
     ] {
         let mut test = Test::new();
         test.own(5, Some("1"));
-        let writing = test.keys.write(vec![interval("k", ""), interval("a", "z")]);
+        let writing = test.keys.write(vec![interval("k", ""), interval("a", "l")]);
         assert_eq!(test.keys.guard(&"k".into()), 5);
         assert_eq!(test.value("k"), None, "while it is written");
         test.keys.written(writing, 8, &effects);
@@ -241,6 +241,89 @@ fn what_another_wants_is_given_up_and_left_alone_for_a_while() {
     // Somebody deletes the lease key past the protocol.
     test.keys.deleted(&"k".into(), 13);
     assert_eq!(test.value("k"), None);
+}
+
+#[test]
+fn late_news_of_an_earlier_lease_key_leave_a_pending_release_alone() {
+    let mut test = Test::new();
+    test.own(12, Some("1"));
+    test.keys.revoked("k".into(), 12, 14, test.now);
+    test.keys.revoked("k".into(), 5, 8, test.now);
+    assert_eq!(test.keys.next_release(), Some(("k".into(), 12)));
+    test.keys.revoked("k".into(), 5, 8, test.now);
+    assert!(!test.keys.has_releases());
+}
+
+#[test]
+fn an_answer_that_is_late_is_not_that_of_a_later_question() {
+    let mut test = Test::new();
+    test.own(5, Some("1"));
+    let (one, two) =
+        (test.keys.write(vec![interval("k", "")]), test.keys.write(vec![interval("k", "")]));
+    test.keys.not_written(one);
+    test.keys.not_written(two);
+    let late = test.acquisition("k");
+    let left = test.acquisition("other");
+    for key in ["k", "other"] {
+        test.keys.revoked(key.into(), 5, 8, test.now);
+        test.keys.deleted(&key.into(), 9);
+    }
+    test.keys.perhaps_acquired(&left);
+    test.now += Duration::from_secs(2);
+
+    let current = test.acquisition("k");
+    for _ in 0..2 {
+        let writing = test.keys.write(vec![interval("k", "")]);
+        test.keys.not_written(writing);
+    }
+    test.acquired(late, 5, Some("1"));
+    assert_eq!(test.keys.guard(&"k".into()), 0);
+    assert!(matches!(test.read("k"), Read::Pass), "it is still being asked for");
+    test.acquired(current, 12, Some("2"));
+    assert_eq!((test.value("k"), test.keys.guard(&"k".into())), (None, 12));
+
+    let _current = test.acquisition("other");
+    test.keys.perhaps_acquired(&left);
+    assert!(matches!(test.read("other"), Read::Pass), "asked for by another");
+}
+
+#[test]
+fn whoever_deletes_his_own_lease_keys_owns_nothing() {
+    for (deleted, is_owned) in [
+        (interval("lp/k", ""), false),
+        (interval("lp/", "lp0"), false),
+        (interval("lp/a", "lp/k\0"), false),
+        (interval("l", "lp/l"), false),
+        (interval("l", "z"), false),
+        (interval("lp/j", "\0"), false),
+        (interval("lp/j", ""), true),
+        (interval("lp/a", "lp/k"), true),
+        (interval("lp/", "lp/\0"), true),
+        (interval("lp/l", "\0"), true),
+        (interval("l", "lp/"), true),
+        (interval("lp0", "\0"), true),
+    ] {
+        let mut test = Test::new();
+        test.own(5, Some("1"));
+        let writing = test.keys.write(vec![deleted.clone()]);
+        assert_eq!(writing.intervals(), [deleted.clone()]);
+        if !is_owned {
+            assert_eq!(test.value("k"), None, "{deleted:?} is under way");
+        }
+        test.keys.written(writing, 8, &[Effect::Delete(deleted.clone())]);
+        assert_eq!(test.keys.guard(&"k".into()) == 5, is_owned, "{deleted:?}");
+        assert_eq!(test.has("1"), is_owned, "{deleted:?}");
+
+        // Where nobody knows whether it has happened.
+        test.keys.end();
+        test.keys.start(LEASE, test.now + TTL);
+        test.own(9, Some("1"));
+        let writing = test.keys.write(vec![deleted.clone()]);
+        test.keys.perhaps_written(writing);
+        if !is_owned {
+            assert_eq!(test.keys.guard(&"k".into()), 0, "{deleted:?}");
+        }
+    }
 }
 
 #[test]
