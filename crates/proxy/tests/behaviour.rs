@@ -39,9 +39,14 @@ struct Cluster {
 
 impl Cluster {
     fn start() -> Self {
+        Self::with(&[])
+    }
+
+    fn with(flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let program = programs::ours().unwrap().etcd;
-        let options = testkit::member::Options::new(&program, &folder.path().join("data"));
+        let mut options = testkit::member::Options::new(&program, &folder.path().join("data"));
+        options.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         Self { member: Member::start(&options).unwrap(), _folder: folder }
     }
 
@@ -614,6 +619,33 @@ async fn more_keys_than_a_transaction_may_compare_can_be_written() {
     assert_eq!(within("transaction", b.txn(txn)).await.unwrap().responses.len(), 100);
     assert_eq!(lease_keys(&member).await, []);
     assert_eq!(a.get(key(99)).await.unwrap().kvs[0].value, "2");
+}
+
+#[tokio::test]
+async fn members_that_take_few_comparisons_can_be_written_to() {
+    let cluster = Cluster::with(&["--max-txn-ops=4"]);
+    let (one, two, member) = two_owners(&cluster).await;
+    let (a, b) = (one.client().await, two.client().await);
+    assert_eq!(get(&a, "k1").await, "absent");
+    let puts = |keys: [&'static str; 3]| {
+        let put = |key: &'static str| {
+            let put = PutRequest { key: key.into(), value: "2".into(), ..PutRequest::default() };
+            RequestOp { request: Some(Op::RequestPut(put)) }
+        };
+        keys.into_iter().map(put).collect()
+    };
+    // Each branch has as many as fit inside another transaction, but there are twice as many keys to guard.
+    let txn = TxnRequest {
+        success: puts(["k1", "k2", "k3"]),
+        failure: puts(["k4", "k5", "k6"]),
+        ..TxnRequest::default()
+    };
+    assert_eq!(within("transaction", b.txn(txn.clone())).await.unwrap().responses.len(), 3);
+    assert_eq!(lease_keys(&member).await, []);
+    assert_eq!(get(&a, "k1").await, "2");
+    let success = [txn.success, txn.failure].concat();
+    let refused = b.txn(TxnRequest { success, ..TxnRequest::default() }).await.unwrap_err();
+    assert_eq!(refused.etcd(), Some(rpc::errors::Error::TooManyOps));
 }
 
 #[tokio::test]

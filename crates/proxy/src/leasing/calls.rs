@@ -33,7 +33,8 @@ pub(super) const REVOKE: &[u8] = b"REVOKE";
 const WAIT: Duration = Duration::from_secs(1);
 const WAIT_BLIND: Duration = Duration::from_millis(100);
 
-/// Intervals that are guarded one by one. More become one interval around all of them: members take 128 comparisons.
+/// Intervals that are guarded one by one. More become one interval around all of them: members take 128 comparisons. So do fewer where
+/// members are told to take fewer (`--max-txn-ops`).
 const GUARDS_MAX: usize = 64;
 
 /// Lease keys that are listed at once.
@@ -227,7 +228,7 @@ impl Leasing {
         if intervals.is_empty() || intervals.iter().any(|interval| interval.key.is_empty()) {
             return Ok(None);
         }
-        let intervals = bounded(intervals);
+        let intervals = bounded(intervals, GUARDS_MAX);
         let mut write = Write::begin(self, intervals);
         loop {
             let (compare, failure) = self.guards(caller, write.intervals()).await?;
@@ -238,6 +239,13 @@ impl Leasing {
                 Ok(response) => response,
                 Err(status) => {
                     write.is_sent = !is_refusal(status.code());
+                    // Members may take fewer than is usual, and the guards count as well as what is inside.
+                    if write.intervals().len() > 1 && is_too_many_ops(&status) {
+                        let around = bounded(write.intervals().to_vec(), 1);
+                        drop(write);
+                        write = Write::begin(self, around);
+                        continue;
+                    }
                     return Err(status);
                 }
             };
@@ -503,6 +511,10 @@ fn is_refusal(code: Code) -> bool {
     )
 }
 
+fn is_too_many_ops(status: &Status) -> bool {
+    client::Error::from(status.clone()).etcd() == Some(rpc::errors::Error::TooManyOps)
+}
+
 /// All that a request may write, whichever way it goes.
 fn written(request: &Op, into: &mut Vec<Interval>) {
     match request {
@@ -521,11 +533,11 @@ fn written(request: &Op, into: &mut Vec<Interval>) {
     }
 }
 
-/// Each interval once, or a single one around all of them where there are too many.
-fn bounded(mut intervals: Vec<Interval>) -> Vec<Interval> {
+/// Each interval once, or a single one around all of them where there are more than `limit`.
+pub(super) fn bounded(mut intervals: Vec<Interval>, limit: usize) -> Vec<Interval> {
     intervals.sort_unstable_by(|a, b| (&a.key, &a.end).cmp(&(&b.key, &b.end)));
     intervals.dedup();
-    if intervals.len() <= GUARDS_MAX {
+    if intervals.len() <= limit {
         return intervals;
     }
     let key = intervals.first().map(|first| first.key.clone()).unwrap_or_default();

@@ -68,6 +68,8 @@ pub(super) struct Keys {
 struct Session {
     lease: i64,
     valid_until: Instant,
+    /// The watch has been asked for progress, up to this revision at least, and has not said so yet.
+    unheard: Option<i64>,
 }
 
 #[derive(Debug)]
@@ -162,12 +164,26 @@ impl Keys {
     pub(super) fn start(&mut self, lease: i64, valid_until: Instant) {
         self.forget();
         self.sessions += 1;
-        self.session = Some(Session { lease, valid_until });
+        self.session = Some(Session { lease, valid_until, unheard: None });
     }
 
-    pub(super) fn renewed(&mut self, valid_until: Instant) {
-        if let Some(session) = &mut self.session {
+    /// The lease lives until then. Says whether the session does: not while its watch owes an answer, since others might ask for keys
+    /// unheard. From now on it owes another.
+    pub(super) fn renewed(&mut self, valid_until: Instant) -> bool {
+        let seen = self.header.map_or(0, |header| header.revision);
+        let Some(session) = &mut self.session else { return false };
+        let is_heard = session.unheard.is_none();
+        if is_heard {
             session.valid_until = session.valid_until.max(valid_until);
+            session.unheard = Some(seen);
+        }
+        is_heard
+    }
+
+    /// The watch has told all up to this revision.
+    pub(super) fn heard(&mut self, revision: i64) {
+        if let Some(session) = &mut self.session {
+            session.unheard = session.unheard.filter(|wanted| revision < *wanted);
         }
     }
 
@@ -363,7 +379,8 @@ impl Keys {
             return None;
         }
         let below = |bound: &Bytes| {
-            bound.starts_with(prefix).then(|| bound.slice(prefix.len()..)).unwrap_or_default()
+            let is_below = bound.starts_with(prefix);
+            if is_below { bound.slice(prefix.len()..) } else { Bytes::new() }
         };
         let end = match interval.end.as_ref() {
             b"" => Bytes::new(),

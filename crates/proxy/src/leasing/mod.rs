@@ -28,6 +28,8 @@
 //! What must stay true:
 //!
 //! - Nothing is answered from memory past the lease's end, counted from before its last renewal was asked for.
+//! - Nor while the watch is silent for long: with each renewal it is asked how far it is, and the next one counts only with an answer. Without a
+//!   leader it ends. So an owner does not sit on keys that others ask for in vain.
 //! - What a write in flight touches is not answered from memory, and not owned anew. A write whose outcome nobody knows (its client is
 //!   gone, its connection broke) costs the ownership: the lease key is deleted, and what is owned later has another create revision.
 //! - Without a session nothing is owned: reads pass, writes still wait for other owners. When a session ends its lease is revoked.

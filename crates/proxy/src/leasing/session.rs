@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use client::retry::Policy;
-use client::{Client, Watch};
+use client::{Client, Watch, Watcher};
 use proto::etcdserverpb::compare::CompareResult;
 use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{
@@ -83,7 +83,9 @@ async fn one_session(shared: &Arc<Shared>, has_tried: &watch::Sender<bool>) -> c
     let lease = Lease { id: granted.id, client: client.clone() };
     let time_to_live = Duration::from_secs(granted.ttl.max(1).unsigned_abs());
     let revision = granted.header.map_or(0, |header| header.revision);
-    let watch = match watch_lease_keys(shared, revision.saturating_add(1)).await {
+    // A member without a leader would let the watch wait; that ends the session.
+    let watcher = shared.upstream.client.clone().require_leader().watcher();
+    let watch = match watch_lease_keys(shared, &watcher, revision.saturating_add(1)).await {
         Ok(watch) => watch,
         Err(error) => return error,
     };
@@ -91,7 +93,7 @@ async fn one_session(shared: &Arc<Shared>, has_tried: &watch::Sender<bool>) -> c
     has_tried.send_replace(true);
     tracing::info!(lease_ttl = granted.ttl, "leasing session started");
     tokio::select! {
-        error = renew(shared, &lease, time_to_live) => error,
+        error = renew(shared, &lease, &watcher, time_to_live) => error,
         error = follow(shared, lease.id, watch) => error,
         never = release(shared) => match never {},
         () = shared.lease_lost.notified() => ended("the lease is gone"),
@@ -121,8 +123,13 @@ impl Drop for Lease {
     }
 }
 
-/// Renews the lease at a third of its time; returns when it is over.
-async fn renew(shared: &Shared, lease: &Lease, time_to_live: Duration) -> client::Error {
+/// Renews the lease at a third of its time, and has the watch show that it hears; returns when the session is over.
+async fn renew(
+    shared: &Shared,
+    lease: &Lease,
+    watcher: &Watcher,
+    time_to_live: Duration,
+) -> client::Error {
     let interval = time_to_live / 3;
     let mut valid_until = Instant::now() + time_to_live;
     loop {
@@ -132,14 +139,20 @@ async fn renew(shared: &Shared, lease: &Lease, time_to_live: Duration) -> client
         let renewal = lease.client.lease_keep_alive_once(lease.id);
         match tokio::time::timeout(interval, renewal).await {
             Ok(Ok(renewed)) => {
-                valid_until = asked + Duration::from_secs(renewed.ttl.max(0).unsigned_abs());
-                shared.keys().renewed(valid_until);
+                let until = asked + Duration::from_secs(renewed.ttl.max(0).unsigned_abs());
+                if shared.keys().renewed(until) {
+                    valid_until = until;
+                }
+                // Also where the last request is not answered: it may be lost with its stream.
+                if let Err(error) = watcher.request_progress().await {
+                    return error;
+                }
             }
             Ok(Err(error)) if error.etcd() == Some(EtcdError::LeaseNotFound) => return error,
             Ok(Err(_)) | Err(_) => {}
         }
         if Instant::now() >= valid_until {
-            return ended("the lease could not be renewed");
+            return ended("the lease could not be renewed, or the watch is silent");
         }
         // Leases are renewed for anybody. One who may not read may not answer either.
         let key = shared.namespace.key(&shared.prefix);
@@ -154,13 +167,17 @@ async fn renew(shared: &Shared, lease: &Lease, time_to_live: Duration) -> client
 }
 
 /// Watches all lease keys.
-async fn watch_lease_keys(shared: &Shared, start_revision: i64) -> client::Result<Watch> {
+async fn watch_lease_keys(
+    shared: &Shared,
+    watcher: &Watcher,
+    start_revision: i64,
+) -> client::Result<Watch> {
     let key = shared.namespace.key(&shared.prefix);
     let range_end = client::prefix_end(&key);
     let request =
         WatchCreateRequest { key, range_end, start_revision, ..WatchCreateRequest::default() };
     // A watch takes as long as it takes, so it has no limit.
-    let mut watch = shared.upstream.client.watch(request).await?;
+    let mut watch = watcher.watch(request).await?;
     let created = tokio::time::timeout(CALL_LIMIT, watch.next()).await;
     match created.ok().flatten() {
         Some(Ok(response)) if response.canceled => Err(canceled(&response)),
@@ -190,6 +207,7 @@ async fn follow(shared: &Shared, lease: i64, mut watch: Watch) -> client::Error 
             None => return ended("the watch is over"),
         };
         let now = Instant::now();
+        let revision = response.header.map_or(0, |header| header.revision);
         for event in response.events {
             let is_deletion = event.r#type() == EventType::Delete;
             let Some(mut pair) = event.kv else { continue };
@@ -204,6 +222,7 @@ async fn follow(shared: &Shared, lease: i64, mut watch: Watch) -> client::Error 
                 shared.releasing.notify_one();
             }
         }
+        shared.keys().heard(revision);
     }
 }
 

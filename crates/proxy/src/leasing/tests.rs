@@ -8,6 +8,7 @@ use proto::etcdserverpb::request_op::Request as Op;
 use proto::etcdserverpb::{Compare, RangeRequest, RequestOp, ResponseHeader, TxnRequest};
 use proto::mvccpb::KeyValue;
 
+use super::calls::bounded;
 use super::keys::{Acquisition, Effect, Keys, Owned, Read};
 use crate::cache::Interval;
 
@@ -99,12 +100,31 @@ fn what_is_owned_is_answered_until_the_lease_ends() {
     assert!(test.has("1"));
     test.now += TTL;
     assert!(!test.has("1"), "past the end");
-    test.keys.renewed(test.now + TTL);
+    assert!(test.keys.renewed(test.now + TTL));
     assert!(test.has("1"), "renewed, so it never ended");
     assert!(test.keys.end());
     assert!(matches!(test.read("k"), Read::Pass), "nothing is acquired without a session");
     test.keys.start(LEASE, test.now + TTL);
     assert_eq!(test.value("k"), None, "another session owns nothing");
+}
+
+#[test]
+fn a_session_whose_watch_is_silent_ends_although_its_lease_lives() {
+    let mut test = Test::new();
+    test.own(5, Some("1"));
+    test.keys.see(Some(&ResponseHeader { revision: 9, ..ResponseHeader::default() }));
+    assert!(test.keys.renewed(test.now + TTL));
+    // Older than what was known when it was asked.
+    test.keys.heard(8);
+    assert!(!test.keys.renewed(test.now + 2 * TTL));
+    test.now += TTL;
+    assert!(!test.has("1"), "the last renewal does not count");
+    test.keys.heard(9);
+    assert!(test.keys.renewed(test.now + TTL));
+    assert!(test.has("1"));
+    assert!(!test.keys.renewed(test.now + 2 * TTL), "each renewal needs a sign of its own");
+    test.keys.start(LEASE, test.now + TTL);
+    assert!(test.keys.renewed(test.now + 2 * TTL), "another session's watch owes nothing yet");
 }
 
 #[test]
@@ -153,7 +173,7 @@ fn writes_of_our_own_change_what_is_held() {
         (vec![put(Some("2"), Some(0))], Some(Some("2"))),
         (vec![put(None, None)], Some(Some("1"))),
         (vec![Effect::Delete(interval("a", "l"))], Some(None)),
-        (vec![Effect::Delete(interval("l", "\0"))], Some(Some("1"))),
+        (vec![Effect::Delete(interval("m", "\0"))], Some(Some("1"))),
         (Vec::new(), Some(Some("1"))),
         // It would end by itself.
         (vec![put(Some("2"), Some(3))], None),
@@ -306,7 +326,7 @@ fn whoever_deletes_his_own_lease_keys_owns_nothing() {
         let mut test = Test::new();
         test.own(5, Some("1"));
         let writing = test.keys.write(vec![deleted.clone()]);
-        assert_eq!(writing.intervals(), [deleted.clone()]);
+        assert_eq!(writing.intervals(), std::slice::from_ref(&deleted));
         if !is_owned {
             assert_eq!(test.value("k"), None, "{deleted:?} is under way");
         }
@@ -404,6 +424,16 @@ fn keys_are_counted() {
     assert_eq!(key, request(0).key);
     test.keys.released(&key, revision);
     assert!(matches!(test.keys.read(&request(9000), test.now), Read::Acquire { .. }));
+}
+
+#[test]
+fn too_many_intervals_are_guarded_as_one() {
+    let keys =
+        |names: &[&'static str]| names.iter().map(|name| interval(name, "")).collect::<Vec<_>>();
+    assert_eq!(bounded(keys(&["b", "a", "b"]), 2), [interval("a", ""), interval("b", "")]);
+    assert_eq!(bounded(keys(&["b", "a", "b"]), 1), [interval("a", "b\0")]);
+    assert_eq!(bounded(vec![interval("c", "e"), interval("b", "\0")], 1), [interval("b", "\0")]);
+    assert_eq!(bounded(vec![interval("a", "e"), interval("b", "c")], 1), [interval("a", "e")]);
 }
 
 #[test]
