@@ -11,6 +11,9 @@
 //! [`Stamps`], and looks at the call before it looks at its watch, so that a moment a little before the caller's comes first
 //! always. A call is dropped as it is when its client goes away: what it holds goes with it.
 //!
+//! A message that has begun goes out whole, however many [pieces](crate::pieces) it is in: half of it would be a broken answer to a
+//! client that has a moment left. The trailers that end a call come between messages, or behind the only one.
+//!
 //! Nothing is spent on calls without the header but the look for it.
 //!
 //! Upstream: grpc-go's http2_server.go.
@@ -40,7 +43,18 @@ const EARLY: Duration = Duration::from_millis(2);
 
 /// When a call ends: an extension of its request.
 #[derive(Debug, Clone, Copy)]
-struct Deadline(Instant);
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    /// That of the call with these extensions, if it has one.
+    pub(crate) fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get().copied()
+    }
+
+    pub(crate) fn has_passed(self) -> bool {
+        self.0 <= Instant::now()
+    }
+}
 
 /// When a request came that has the header but is none of gRPC: an extension of it. The gateway counts from there, so that it is
 /// earlier than tonic too.

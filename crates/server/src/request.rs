@@ -245,10 +245,22 @@ impl Core {
         credentials: &Credentials,
         op: Op,
     ) -> Result<Answer, Refusal> {
+        self.propose_shared(credentials, op, &mut None).await
+    }
+
+    /// As [`Core::propose_for`]. From its proposal on, the request is in `shared` too: for whoever tells of it, also if this
+    /// ends by being dropped.
+    pub(crate) async fn propose_shared(
+        &self,
+        credentials: &Credentials,
+        op: Op,
+        shared: &mut Option<Arc<InternalRaftRequest>>,
+    ) -> Result<Answer, Refusal> {
         let answer = async {
             self.check_gap(&op)?;
             let identity = self.identify(credentials).await?;
-            self.propose_by(identity, op, Input::Propose, true, credentials.span.as_ref()).await
+            let span = credentials.span.as_ref();
+            self.propose_by((identity, op), Input::Propose, true, span, shared).await
         }
         .await;
         traces::answered(credentials.span.as_ref(), &answer);
@@ -258,13 +270,14 @@ impl Core {
     /// As [`Core::propose_for`], for what nobody has to be allowed to do.
     pub(crate) async fn propose(&self, op: Op) -> Result<Answer, Refusal> {
         self.check_gap(&op)?;
-        self.propose_by(None, op, Input::Propose, true, None).await
+        self.propose_by((None, op), Input::Propose, true, None, &mut None).await
     }
 
     /// As [`Core::propose`], for what only a leader may ask for: dropped if this member leads no more when its turn comes.
     pub(crate) async fn propose_as_leader(&self, op: Op) -> Result<Answer, Refusal> {
         self.check_gap(&op)?;
-        self.propose_by(self.access.own_identity(), op, Input::ProposeAsLeader, false, None).await
+        let asked = (self.access.own_identity(), op);
+        self.propose_by(asked, Input::ProposeAsLeader, false, None, &mut None).await
     }
 
     /// Refuses what is proposed while the state machine is too far behind.
@@ -285,17 +298,17 @@ impl Core {
     /// Brings a request through the log, and says how long that took.
     async fn propose_by(
         &self,
-        identity: Option<Identity>,
-        op: Op,
+        asked: (Option<Identity>, Op),
         input: impl Fn(Proposal) -> Input,
         is_repeated: bool,
         span: Option<&otlp::Parent>,
+        shared: &mut Option<Arc<InternalRaftRequest>>,
     ) -> Result<Answer, Refusal> {
         let Some(requests) = &self.metrics.requests else {
-            return self.propose_untimed(identity, op, input, is_repeated, span).await;
+            return self.propose_untimed(asked, input, is_repeated, span, shared).await;
         };
-        let (name, begun) = (machine::op_name(&op), Instant::now());
-        let answer = self.propose_untimed(identity, op, input, is_repeated, span).await;
+        let (name, begun) = (machine::op_name(&asked.1), Instant::now());
+        let answer = self.propose_untimed(asked, input, is_repeated, span, shared).await;
         // As in etcd: what was refused where it was applied was served, and so was what is too large, and what nobody heard
         // of in time.
         let was_proposed = !matches!(
@@ -308,14 +321,17 @@ impl Core {
 
     async fn propose_untimed(
         &self,
-        identity: Option<Identity>,
-        op: Op,
+        (identity, op): (Option<Identity>, Op),
         input: impl Fn(Proposal) -> Input,
         is_repeated: bool,
         span: Option<&otlp::Parent>,
+        shared: &mut Option<Arc<InternalRaftRequest>>,
     ) -> Result<Answer, Refusal> {
         let request_id = self.ids.next();
         let (request, data) = self.encode(request_id, identity, op)?;
+        *shared = Some(Arc::clone(&request));
+        // As in etcd: also one whose client does not wait for its outcome.
+        let failing = Failing { metrics: Some(&self.metrics) };
         traces::proposed(span);
         let timeout = self.config.request_timeout();
         let deadline = tokio::time::Instant::now() + timeout;
@@ -327,12 +343,21 @@ impl Core {
             }
             let mut waiting = self.waiters.register(request_id, data.clone());
             let (data, request) = (data.clone(), Arc::clone(&request));
-            self.send(input(Proposal { request_id, data, request }))?;
+            if let Err(refusal) = self.send(input(Proposal { request_id, data, request })) {
+                failing.settle();
+                return Err(refusal);
+            }
             match tokio::time::timeout_at(deadline, waiting.outcome()).await {
-                Ok(Some(Outcome::Applied(outcome))) => return Ok(outcome?),
+                Ok(Some(Outcome::Applied(outcome))) => {
+                    failing.settle();
+                    return Ok(outcome?);
+                }
                 Ok(Some(Outcome::Dropped)) if is_repeated => {}
                 Ok(Some(Outcome::Dropped)) => break Refusal::Dropped,
-                Ok(None) => return Err(Refusal::Stopped),
+                Ok(None) => {
+                    failing.settle();
+                    return Err(Refusal::Stopped);
+                }
                 Err(_) => break Refusal::Timeout,
             }
             // Leadership is on its way from one member to another, or the log is full for the moment.
@@ -342,7 +367,6 @@ impl Core {
             }
             tokio::time::sleep_until(again).await;
         };
-        self.metrics.consensus.failed_proposals.count();
         Err(refusal)
     }
 
@@ -518,6 +542,26 @@ impl ApplyRequests {
     /// Says that a compaction's work is done.
     pub(crate) fn compaction_finished(&self, revision: i64) {
         self.core.compaction_finished(revision);
+    }
+}
+
+/// A proposal that counts as failed when this is dropped, unless it is settled.
+struct Failing<'a> {
+    metrics: Option<&'a Metrics>,
+}
+
+impl Failing<'_> {
+    /// It has an outcome, or the member has stopped, or it did not get as far as the log.
+    fn settle(mut self) {
+        self.metrics = None;
+    }
+}
+
+impl Drop for Failing<'_> {
+    fn drop(&mut self) {
+        if let Some(metrics) = self.metrics {
+            metrics.consensus.failed_proposals.count();
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use machine::{Response as Applied, quota};
+use machine::{Answer, Response as Applied, quota};
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::request_op::Request as TxnOp;
 use proto::etcdserverpb::{
@@ -26,8 +26,9 @@ use super::limits::{self, LeaderGuard};
 use super::range_stream::{self, Pages};
 use super::{slow, status};
 use crate::access::Credentials;
+use crate::deadline::Deadline;
 use crate::request::{Core, Refusal};
-use crate::{told, traces};
+use crate::traces;
 
 const PUT_PATH: &str = "/etcdserverpb.KV/Put";
 const DELETE_RANGE_PATH: &str = "/etcdserverpb.KV/DeleteRange";
@@ -53,8 +54,9 @@ impl Service {
     }
 
     /// Begins to look at a call, if it is one to tell of.
-    fn look<T>(&self, path: &'static str, request: &Request<T>) -> Option<slow::Call> {
-        self.is_for_clients.then(|| slow::Call::begin(&self.core, path, request.extensions()))
+    fn look<T>(&self, path: &'static str, request: &Request<T>) -> slow::Call<'static> {
+        let path = self.is_for_clients.then_some(path);
+        slow::Call::begin(&self.core, path, request.extensions())
     }
 
     fn rules(&self) -> mvcc::Rules {
@@ -87,22 +89,21 @@ impl Service {
 
     /// Executes a range and encodes the answer.
     async fn read(&self, request: &Request<RangeRequest>) -> Result<bytes::Bytes, Status> {
-        let look = self.look(RANGE_PATH, request);
-        let mut agreement = Duration::ZERO;
-        let answer = self.read_untold(request, &mut agreement).await;
-        if let Some(mut call) = look {
-            call.agreement = Some(agreement);
-            call.end(|form| slow::Stats::of_range(request.get_ref(), answer.as_ref().ok(), form));
-        }
-        answer
+        let asked = request.get_ref();
+        let mut call = self.look(RANGE_PATH, request);
+        call.range = Some(asked);
+        let answer = self.read_untold(request, &mut call.agreement).await;
+        call.agreement.get_or_insert_default();
+        call.end(|_, form| slow::Stats::of_range(asked, answer.as_ref().ok(), form));
+        answer.map(|found| found.encoded)
     }
 
     /// Notes in `agreement` how long the members took to agree on what is to be read.
     async fn read_untold(
         &self,
         request: &Request<RangeRequest>,
-        agreement: &mut Duration,
-    ) -> Result<bytes::Bytes, Status> {
+        agreement: &mut Option<Duration>,
+    ) -> Result<slow::Found, Status> {
         // A learner has what it was sent, and gives that.
         if request.get_ref().serializable {
             limits::check_metadata(&self.core, request.metadata())?;
@@ -115,19 +116,12 @@ impl Service {
             .map_err(|error| Status::from(status::of_check(&error)))?;
         let _span = traces::range(&mut credentials, range);
         // What is refused before has no time, as in etcd.
-        let begun = Instant::now();
+        let deadline = Deadline::of(request.extensions());
+        let reading = slow::Reading::begin(&self.core, slow::Read::Range(range), deadline);
         let answer = self.read_now(&credentials, range, agreement).await;
-        let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
-        if let Some(requests) = &self.core.metrics.requests {
-            requests.answered("Range", answer.is_ok(), took);
-        }
-        if took > limit {
-            let request = told::range(range, told::Form::of(self.core.version));
-            let (response, error) = match &answer {
-                Ok(answer) => (slow::range_response(answer), None),
-                Err(status) => (String::new(), Some(status as &dyn std::fmt::Display)),
-            };
-            told::slow(took, limit, "read-only range ", &request, &response, error);
+        match &answer {
+            Ok(found) => reading.end(Ok(|| found.shown())),
+            Err(status) => reading.end(Err::<fn() -> String, _>(status)),
         }
         answer
     }
@@ -136,12 +130,12 @@ impl Service {
         &self,
         credentials: &Credentials,
         request: &RangeRequest,
-        agreement: &mut Duration,
-    ) -> Result<bytes::Bytes, Status> {
+        agreement: &mut Option<Duration>,
+    ) -> Result<slow::Found, Status> {
         let begun = Instant::now();
         if !request.serializable {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
-            *agreement = begun.elapsed();
+            *agreement = Some(begun.elapsed());
         }
         let reading = self.read_store(request, mvcc::Reader::range_if_little, mvcc::Reader::range);
         let answer = self
@@ -157,7 +151,8 @@ impl Service {
         self.core.metrics.applying.ranges.count();
         let answer = answer?;
         let header = self.core.header(answer.revision);
-        Ok(answer.encode(&header))
+        let (pairs, count, revision) = (answer.kvs.len(), answer.count, answer.revision);
+        Ok(slow::Found { encoded: answer.encode(&header), pairs, count, revision })
     }
 
     /// Serves a transaction that changes nothing, on one state of the store.
@@ -165,24 +160,17 @@ impl Service {
         &self,
         credentials: &Credentials,
         request: &TxnRequest,
+        deadline: Option<Deadline>,
     ) -> Result<TxnResponse, Status> {
         if !is_serializable(request) {
             self.core.linearizable().await.map_err(|refusal| status::of(&refusal))?;
         }
         // What comes before is not counted, as in etcd.
-        let begun = Instant::now();
+        let reading = slow::Reading::begin(&self.core, slow::Read::Txn(request), deadline);
         let answer = self.read_only_txn_now(credentials, request).await;
-        let (took, limit) = (begun.elapsed(), self.core.config.warning_apply_duration);
-        if let Some(requests) = &self.core.metrics.requests {
-            requests.read_only_txn_answered(answer.is_ok(), took);
-        }
-        if took > limit {
-            let text = told::txn(request, told::Form::of(self.core.version));
-            let (response, error) = match &answer {
-                Ok(answer) => (slow::txn_response(answer), None),
-                Err(status) => (String::new(), Some(status as &dyn std::fmt::Display)),
-            };
-            told::slow(took, limit, "read-only txn ", &text, &response, error);
+        match &answer {
+            Ok(answer) => reading.end(Ok(|| slow::txn_response(answer))),
+            Err(status) => reading.end(Err::<fn() -> String, _>(status)),
         }
         answer
     }
@@ -209,70 +197,81 @@ impl Service {
         Ok(response)
     }
 
-    async fn put_untold(
+    fn check_put(&self, request: &Request<PutRequest>) -> Result<(), Status> {
+        limits::admit(&self.core, request.metadata())?;
+        limits::check_quota(&self.core, quota::put_cost(request.get_ref()))?;
+        mvcc::check::put(request.get_ref()).map_err(|error| Status::from(status::of_check(&error)))
+    }
+
+    fn check_delete_range(&self, request: &Request<DeleteRangeRequest>) -> Result<(), Status> {
+        limits::admit(&self.core, request.metadata())?;
+        mvcc::check::delete_range(request.get_ref())
+            .map_err(|error| Status::from(status::of_check(&error)))
+    }
+
+    fn check_txn(&self, request: &Request<TxnRequest>) -> Result<(), Status> {
+        limits::admit(&self.core, request.metadata())?;
+        let cost = quota::txn_cost(request.get_ref(), self.core.version);
+        limits::check_quota(&self.core, cost)?;
+        let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
+        mvcc::check::txn(request.get_ref(), ops_max, self.rules())
+            .map_err(|error| Status::from(status::of_check(&error)))
+    }
+
+    /// Proposes a client's request; `call` shares it from then on.
+    async fn propose(
+        &self,
+        credentials: &Credentials,
+        op: Op,
+        call: &mut slow::Call<'_>,
+    ) -> Result<Answer, Status> {
+        self.core
+            .propose_shared(credentials, op, &mut call.proposed)
+            .await
+            .map_err(|refusal| status::of(&refusal))
+    }
+
+    async fn put_checked(
         &self,
         request: Request<PutRequest>,
-    ) -> Result<Response<PutResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
+        call: &mut slow::Call<'_>,
+    ) -> Result<PutResponse, Status> {
         let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::check_quota(&self.core, quota::put_cost(&request))?;
-        mvcc::check::put(&request).map_err(|error| Status::from(status::of_check(&error)))?;
         let _span = traces::put(&mut credentials, &request);
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::Put(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
+        let answer = self.propose(&credentials, Op::Put(request), call).await?;
         let Applied::Put(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        Ok(response)
     }
 
-    async fn delete_range_untold(
+    async fn delete_range_checked(
         &self,
         request: Request<DeleteRangeRequest>,
-    ) -> Result<Response<DeleteRangeResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
+        call: &mut slow::Call<'_>,
+    ) -> Result<DeleteRangeResponse, Status> {
         let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        mvcc::check::delete_range(&request)
-            .map_err(|error| Status::from(status::of_check(&error)))?;
         let _span = traces::delete_range(&mut credentials, &request);
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::DeleteRange(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
+        let answer = self.propose(&credentials, Op::DeleteRange(request), call).await?;
         let Applied::DeleteRange(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        Ok(response)
     }
 
-    async fn txn_untold(
+    /// A transaction that is to go through the log.
+    async fn txn_checked(
         &self,
         request: Request<TxnRequest>,
-    ) -> Result<Response<TxnResponse>, Status> {
-        limits::admit(&self.core, request.metadata())?;
+        call: &mut slow::Call<'_>,
+    ) -> Result<TxnResponse, Status> {
         let mut credentials = self.core.credentials(&request);
         let request = request.into_inner();
-        limits::check_quota(&self.core, quota::txn_cost(&request, self.core.version))?;
-        let ops_max = usize::try_from(self.core.config.max_txn_ops).unwrap_or(usize::MAX);
-        mvcc::check::txn(&request, ops_max, self.rules())
-            .map_err(|error| Status::from(status::of_check(&error)))?;
-        let is_read_only = is_read_only(&request);
-        let _span = traces::txn(&mut credentials, &request, is_read_only);
-        if is_read_only {
-            return self.read_only_txn(&credentials, &request).await.map(Response::new);
-        }
-        let answer = self
-            .core
-            .propose_for(&credentials, Op::Txn(request))
-            .await
-            .map_err(|refusal| status::of(&refusal))?;
+        let _span = traces::txn(&mut credentials, &request, false);
+        let answer = self.propose(&credentials, Op::Txn(request), call).await?;
         let Applied::Txn(mut response) = answer.response else { return Err(unexpected()) };
         response.header = Some(self.core.header(answer.revision));
-        Ok(Response::new(response))
+        Ok(response)
     }
 }
 
@@ -300,39 +299,57 @@ impl Kv for Service {
     }
 
     async fn put(&self, request: Request<PutRequest>) -> Result<Response<PutResponse>, Status> {
-        let Some(call) = self.look(PUT_PATH, &request) else {
-            return self.put_untold(request).await;
-        };
-        let asked = slow::hollow_put(request.get_ref());
-        let answer = self.put_untold(request).await;
-        let answered = answer.as_ref().ok().map(Response::get_ref);
-        call.end(|form| slow::Stats::of_put(&asked, answered, form));
-        answer
+        let mut call = self.look(PUT_PATH, &request);
+        if let Err(refusal) = self.check_put(&request) {
+            call.end(|_, form| slow::Stats::of_put(request.get_ref(), None, form));
+            return Err(refusal);
+        }
+        let answer = self.put_checked(request, &mut call).await;
+        call.end(|asked, form| match asked {
+            Some(Op::Put(asked)) => slow::Stats::of_put(asked, answer.as_ref().ok(), form),
+            Some(_) | None => slow::Stats::NOTHING,
+        });
+        answer.map(Response::new)
     }
 
     async fn delete_range(
         &self,
         request: Request<DeleteRangeRequest>,
     ) -> Result<Response<DeleteRangeResponse>, Status> {
-        let Some(call) = self.look(DELETE_RANGE_PATH, &request) else {
-            return self.delete_range_untold(request).await;
-        };
-        let asked = request.get_ref().clone();
-        let answer = self.delete_range_untold(request).await;
-        let answered = answer.as_ref().ok().map(Response::get_ref);
-        call.end(|form| slow::Stats::of_delete_range(&asked, answered, form));
-        answer
+        let mut call = self.look(DELETE_RANGE_PATH, &request);
+        if let Err(refusal) = self.check_delete_range(&request) {
+            call.end(|_, form| slow::Stats::of_delete_range(request.get_ref(), None, form));
+            return Err(refusal);
+        }
+        let answer = self.delete_range_checked(request, &mut call).await;
+        call.end(|asked, form| match asked {
+            Some(Op::DeleteRange(asked)) => {
+                slow::Stats::of_delete_range(asked, answer.as_ref().ok(), form)
+            }
+            Some(_) | None => slow::Stats::NOTHING,
+        });
+        answer.map(Response::new)
     }
 
     async fn txn(&self, request: Request<TxnRequest>) -> Result<Response<TxnResponse>, Status> {
-        let Some(call) = self.look(TXN_PATH, &request) else {
-            return self.txn_untold(request).await;
-        };
-        let asked = slow::hollow_txn(request.get_ref());
-        let answer = self.txn_untold(request).await;
-        let answered = answer.as_ref().ok().map(Response::get_ref);
-        call.end(|form| slow::Stats::of_txn(&asked, answered, form));
-        answer
+        let mut call = self.look(TXN_PATH, &request);
+        // Dropped, the call says what there is to say of one that is refused.
+        self.check_txn(&request)?;
+        if is_read_only(request.get_ref()) {
+            let mut credentials = self.core.credentials(&request);
+            let deadline = Deadline::of(request.extensions());
+            let request = request.into_inner();
+            let _span = traces::txn(&mut credentials, &request, true);
+            let answer = self.read_only_txn(&credentials, &request, deadline).await;
+            call.end(|_, form| slow::Stats::of_txn(&request, answer.as_ref().ok(), form));
+            return answer.map(Response::new);
+        }
+        let answer = self.txn_checked(request, &mut call).await;
+        call.end(|asked, form| match asked {
+            Some(Op::Txn(asked)) => slow::Stats::of_txn(asked, answer.as_ref().ok(), form),
+            Some(_) | None => slow::Stats::NOTHING,
+        });
+        answer.map(Response::new)
     }
 
     async fn compact(

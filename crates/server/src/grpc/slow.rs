@@ -2,10 +2,14 @@
 //!
 //! Only calls with one answer are looked at; streams last as long as their clients like. As in etcd, sizes and contents are told
 //! of ranges, puts, deletions and transactions, which look after themselves ([`Call`]); all others pass through the layer
-//! here and are told with -1. What is kept of a request until its answer is there holds its keys but not its values: those
-//! would be in memory for longer than they are needed.
+//! here and are told with -1. Nothing is copied for it: what was asked for is shared with the proposal that carries it ([`Call::proposed`]),
+//! or is still with the one who answers. Keeping a key alone would save nothing, since it is a slice of the bytes that the values
+//! came in.
+//!
+//! A call may end without an answer, at its deadline or with its client: it is dropped where it waits, and told then.
 
 use std::convert::Infallible;
+use std::fmt::Display;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,16 +20,16 @@ use axum::extract::Request;
 use axum::response::Response;
 use bytes::Bytes;
 use prost::Message as _;
-use proto::etcdserverpb::compare::TargetUnion;
-use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::response_op::Response as Answer;
 use proto::etcdserverpb::{
-    DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse, RangeRequest, RangeResponse,
-    RequestOp, ResponseHeader, TxnRequest, TxnResponse,
+    DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, PutResponse,
+    RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
 };
 use tonic::service::Routes;
 
 use crate::access::ConnectionInfo;
+use crate::deadline::Deadline;
 use crate::request::Core;
 use crate::told::{self, Form, go_duration};
 use crate::version::Version;
@@ -83,7 +87,7 @@ where
     fn call(&mut self, request: Request) -> Self::Future {
         let path = request.uri().path();
         let is_other = OTHERS.contains(&path);
-        let call = (!is_other).then(|| Call::begin(&self.core, "", request.extensions()));
+        let call = (!is_other).then(|| Call::begin(&self.core, None, request.extensions()));
         let is_kept = !is_other || tracing::enabled!(tracing::Level::DEBUG);
         let path = if is_kept { request.uri().path_and_query().cloned() } else { None };
         Answering { answer: Box::pin(self.inner.call(request)), call, path }
@@ -92,7 +96,7 @@ where
 
 struct Answering<F> {
     answer: Pin<Box<F>>,
-    call: Option<Call>,
+    call: Option<Call<'static>>,
     /// Of a call that there may be something to tell of.
     path: Option<http::uri::PathAndQuery>,
 }
@@ -106,11 +110,20 @@ impl<F: Future<Output = Result<Response, Infallible>>> Future for Answering<F> {
             if let Ok(answer) = &answer {
                 tell_refusal(path.path(), answer);
             }
-            if let Some(call) = self.call.take() {
-                call.end_at(path.path(), |_| Stats::UNKNOWN);
+            if let Some(mut call) = self.call.take() {
+                call.tell(path.path(), |_| Stats::UNKNOWN);
             }
         }
         Poll::Ready(answer)
+    }
+}
+
+impl<F> Drop for Answering<F> {
+    /// Of a call that nobody waits for any more.
+    fn drop(&mut self) {
+        if let (Some(mut call), Some(path)) = (self.call.take(), self.path.take()) {
+            call.tell(path.path(), |_| Stats::UNKNOWN);
+        }
     }
 }
 
@@ -129,21 +142,30 @@ fn tell_refusal(path: &str, answer: &Response) {
     }
 }
 
-/// A call that is under way.
+/// A call that is under way. Dropped before its end, it is told as one without an answer.
 #[derive(Debug)]
-pub(super) struct Call {
-    path: &'static str,
+pub(super) struct Call<'a> {
+    /// `None` for what is told by another, or by nobody.
+    path: Option<&'static str>,
     remote: Option<std::net::SocketAddr>,
     start: Instant,
     limit: Duration,
     version: Version,
     /// The time that a range waited until it could be read here.
     pub(super) agreement: Option<Duration>,
+    /// A range that is asked for.
+    pub(super) range: Option<&'a RangeRequest>,
+    /// Any other request, from its proposal on.
+    pub(super) proposed: Option<Arc<InternalRaftRequest>>,
 }
 
-impl Call {
-    /// From now on.
-    pub(super) fn begin(core: &Core, path: &'static str, extensions: &http::Extensions) -> Self {
+impl Call<'_> {
+    /// From now on. Without a path nothing is told.
+    pub(super) fn begin(
+        core: &Core,
+        path: Option<&'static str>,
+        extensions: &http::Extensions,
+    ) -> Self {
         Self {
             path,
             remote: extensions.get::<ConnectionInfo>().and_then(|connection| connection.remote),
@@ -151,16 +173,21 @@ impl Call {
             limit: core.config.warning_unary_request_duration,
             version: core.version,
             agreement: None,
+            range: None,
+            proposed: None,
         }
     }
 
-    /// Tells of it, if it took long.
-    pub(super) fn end(self, stats: impl FnOnce(Form) -> Stats) {
-        let path = self.path;
-        self.end_at(path, stats);
+    /// Tells of it, if it took long. `stats` is given what was proposed, if that came about.
+    pub(super) fn end(mut self, stats: impl FnOnce(Option<&Op>, Form) -> Stats) {
+        let proposed = self.proposed.take();
+        let op = proposed.as_ref().and_then(|proposed| proposed.request.as_ref());
+        if let Some(path) = self.path.take() {
+            self.tell(path, |form| stats(op, form));
+        }
     }
 
-    fn end_at(self, path: &str, stats: impl FnOnce(Form) -> Stats) {
+    fn tell(&mut self, path: &str, stats: impl FnOnce(Form) -> Stats) {
         let took = self.start.elapsed();
         let tells_all = tracing::enabled!(tracing::Level::DEBUG);
         let is_slow = took > self.limit;
@@ -207,6 +234,89 @@ impl Call {
     }
 }
 
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let Some(path) = self.path.take() else { return };
+        let (range, proposed) = (self.range, self.proposed.take());
+        if range.is_some_and(|range| !range.serializable) && self.agreement.is_none() {
+            // It did not get further.
+            self.agreement = Some(self.start.elapsed());
+        } else if range.is_some() {
+            self.agreement.get_or_insert_default();
+        }
+        let op = proposed.as_ref().and_then(|proposed| proposed.request.as_ref());
+        self.tell(path, |form| match (range, op) {
+            (Some(range), _) => Stats::of_range(range, None, form),
+            (None, Some(Op::Put(put))) => Stats::of_put(put, None, form),
+            (None, Some(Op::DeleteRange(delete))) => Stats::of_delete_range(delete, None, form),
+            // Without an answer no branch of a transaction was taken.
+            (None, Some(_) | None) => Stats::NOTHING,
+        });
+    }
+}
+
+/// What a read is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Read<'a> {
+    Range(&'a RangeRequest),
+    Txn(&'a TxnRequest),
+}
+
+/// A read that is under way: counted and, if it takes long, told at its end, which may be that of its client's patience.
+pub(super) struct Reading<'a> {
+    core: &'a Core,
+    read: Read<'a>,
+    begun: Instant,
+    deadline: Option<Deadline>,
+    is_over: bool,
+}
+
+impl<'a> Reading<'a> {
+    /// From now on.
+    pub(super) fn begin(core: &'a Core, read: Read<'a>, deadline: Option<Deadline>) -> Self {
+        Self { core, read, begun: Instant::now(), deadline, is_over: false }
+    }
+
+    /// It has ended with an answer, which is written as the line about a slow one has it, or with an error.
+    pub(super) fn end(mut self, answer: Result<impl FnOnce() -> String, &dyn Display>) {
+        self.is_over = true;
+        self.tell(answer);
+    }
+
+    fn tell(&self, answer: Result<impl FnOnce() -> String, &dyn Display>) {
+        let (took, limit) = (self.begun.elapsed(), self.core.config.warning_apply_duration);
+        if let Some(requests) = &self.core.metrics.requests {
+            match self.read {
+                Read::Range(_) => requests.answered("Range", answer.is_ok(), took),
+                Read::Txn(_) => requests.read_only_txn_answered(answer.is_ok(), took),
+            }
+        }
+        if took <= limit {
+            return;
+        }
+        let form = Form::of(self.core.version);
+        let (prefix, request) = match self.read {
+            Read::Range(range) => ("read-only range ", told::range(range, form)),
+            Read::Txn(txn) => ("read-only txn ", told::txn(txn, form)),
+        };
+        let (response, error) = match answer {
+            Ok(answer) => (answer(), None),
+            Err(error) => (String::new(), Some(error)),
+        };
+        told::slow(took, limit, prefix, &request, &response, error);
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let is_late = self.deadline.is_some_and(Deadline::has_passed);
+            let why = if is_late { "context deadline exceeded" } else { "context canceled" };
+            self.tell(Err::<fn() -> String, _>(&why));
+        }
+    }
+}
+
 /// What etcd tells of a call: counts and sizes in bytes, -1 where it does not know them.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Stats {
@@ -229,23 +339,32 @@ impl Stats {
         trace: None,
     };
 
-    /// A range, and its answer as it is sent.
-    pub(super) fn of_range(asked: &RangeRequest, answered: Option<&Bytes>, form: Form) -> Self {
-        let answer = answered.and_then(|bytes| RangeResponse::decode(bytes.clone()).ok());
+    /// Of a call that came to nothing.
+    pub(super) const NOTHING: Self = Self {
+        request_count: 0,
+        request_bytes: 0,
+        response_count: 0,
+        response_bytes: 0,
+        content: String::new(),
+        trace: None,
+    };
+
+    /// A range, and its answer.
+    pub(super) fn of_range(asked: &RangeRequest, answered: Option<&Found>, form: Form) -> Self {
         let mut detail = vec![
             ("range_begin", told::shown_key(&asked.key)),
             ("range_end", told::shown_key(&asked.range_end)),
         ];
-        if let Some(answer) = &answer {
-            detail.push(("response_count", answer.kvs.len().to_string()));
-            detail.push(revision(answer.header.as_ref()));
+        if let Some(answer) = answered {
+            detail.push(("response_count", answer.pairs.to_string()));
+            detail.push(("response_revision", answer.revision.to_string()));
         }
         Self {
             trace: Some(("range", detail)),
             request_count: 0,
             request_bytes: bytes(asked.encoded_len()),
-            response_count: answer.map_or(0, |answer| answer.count),
-            response_bytes: answered.map_or(0, |answer| bytes(answer.len())),
+            response_count: answered.map_or(0, |answer| answer.count),
+            response_bytes: answered.map_or(0, |answer| bytes(answer.encoded.len())),
             content: told::range(asked, form),
         }
     }
@@ -283,16 +402,7 @@ impl Stats {
 
     /// A transaction: what counts of it is the branch that was taken.
     pub(super) fn of_txn(asked: &TxnRequest, answered: Option<&TxnResponse>, form: Form) -> Self {
-        let Some(answer) = answered else {
-            return Self {
-                request_count: 0,
-                request_bytes: 0,
-                response_count: 0,
-                response_bytes: 0,
-                content: String::new(),
-                trace: None,
-            };
-        };
+        let Some(answer) = answered else { return Self::NOTHING };
         let taken = if answer.succeeded { &asked.success } else { &asked.failure };
         let detail = vec![
             ("number_of_response", answer.responses.len().to_string()),
@@ -317,10 +427,23 @@ fn bytes(count: usize) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
-/// The answer to a range, as the line about a slow one has it.
-pub(super) fn range_response(answer: &Bytes) -> String {
-    let pairs = RangeResponse::decode(answer.clone()).map_or(0, |answer| answer.kvs.len());
-    format!("range_response_count:{pairs} size:{}", answer.len())
+/// The answer to a range as it is sent, and what is told of it, which would be dear to find in its bytes.
+#[derive(Debug)]
+pub(super) struct Found {
+    /// A `RangeResponse`.
+    pub(super) encoded: Bytes,
+    /// Pairs in it.
+    pub(super) pairs: usize,
+    /// Keys in the range.
+    pub(super) count: i64,
+    pub(super) revision: i64,
+}
+
+impl Found {
+    /// As the line about a slow one has it.
+    pub(super) fn shown(&self) -> String {
+        format!("range_response_count:{} size:{}", self.pairs, self.encoded.len())
+    }
 }
 
 /// The answer to a transaction that only reads, likewise.
@@ -338,45 +461,15 @@ pub(super) fn txn_response(answer: &TxnResponse) -> String {
     format!("responses:<{}> size:{}", counts.join(" "), answer.encoded_len())
 }
 
-/// Stands for values of up to this size. Nobody writes it, and hardly anybody reads it: it takes no memory.
-static NOTHING: [u8; 2 * 1024 * 1024] = [0; 2 * 1024 * 1024];
-
-/// A value of the same size. Those larger than any usual limit on requests are kept.
-fn hollow(value: &Bytes) -> Bytes {
-    NOTHING.get(..value.len()).map_or_else(|| value.clone(), Bytes::from_static)
-}
-
-/// The put without its value, of the same size.
-pub(super) fn hollow_put(put: &PutRequest) -> PutRequest {
-    PutRequest { key: put.key.clone(), value: hollow(&put.value), ..*put }
-}
-
-/// The transaction without its values, of the same size.
-pub(super) fn hollow_txn(txn: &TxnRequest) -> TxnRequest {
-    let mut hollowed = txn.clone();
-    hollow_out(&mut hollowed);
-    hollowed
-}
-
-/// Transactions are within each other only as deep as messages may be.
-fn hollow_out(txn: &mut TxnRequest) {
-    for compare in &mut txn.compare {
-        if let Some(TargetUnion::Value(value)) = &mut compare.target_union {
-            *value = hollow(value);
-        }
-    }
-    for operation in txn.success.iter_mut().chain(&mut txn.failure) {
-        match &mut operation.request {
-            Some(Op::RequestPut(put)) => put.value = hollow(&put.value),
-            Some(Op::RequestTxn(nested)) => hollow_out(nested),
-            Some(Op::RequestRange(_) | Op::RequestDeleteRange(_)) | None => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fmt::Debug;
+
+    use proto::etcdserverpb::request_op::Request as TxnOp;
+    use rpc::etcdserverpb::kv_client::KvClient;
+
     use super::*;
+    use crate::member::unconnected;
 
     fn put(key: &'static str, value: &'static str) -> PutRequest {
         PutRequest { key: key.into(), value: value.into(), lease: 7, ..PutRequest::default() }
@@ -384,31 +477,25 @@ mod tests {
 
     #[test]
     fn a_transaction_counts_the_branch_that_was_taken() {
-        let operation = |put| RequestOp { request: Some(Op::RequestPut(put)) };
+        let operation = |put| RequestOp { request: Some(TxnOp::RequestPut(put)) };
         let asked = TxnRequest {
             compare: Vec::new(),
             success: vec![operation(put("a", "secret")), operation(put("b", "secret"))],
             failure: vec![operation(put("c", ""))],
         };
-        let kept = hollow_txn(&asked);
-        assert_eq!(kept.encoded_len(), asked.encoded_len());
         let answer = TxnResponse { succeeded: true, ..TxnResponse::default() };
-        let stats = Stats::of_txn(&kept, Some(&answer), Form::Curly);
+        let stats = Stats::of_txn(&asked, Some(&answer), Form::Curly);
         assert_eq!((stats.request_count, stats.request_bytes), (2, 2 * (2 + 3 + 8 + 2)));
         assert_eq!(stats.response_bytes, 2);
         assert!(stats.content.contains("key:\"a\" value_size:6 lease:7 "), "{}", stats.content);
         // A refused one has no branch.
-        assert_eq!(Stats::of_txn(&kept, None, Form::Curly).request_count, 0);
+        assert_eq!(Stats::of_txn(&asked, None, Form::Curly).request_count, 0);
     }
 
     #[test]
-    fn a_value_is_not_kept_but_its_size_is() {
-        let asked = put("k", "secret");
-        let kept = hollow_put(&asked);
-        assert_eq!(kept.encoded_len(), asked.encoded_len());
-        assert!(kept.value.iter().all(|byte| *byte == 0));
+    fn a_value_is_not_told_but_its_size_is() {
         assert_eq!(
-            Stats::of_put(&kept, None, Form::Angular),
+            Stats::of_put(&put("k", "secret"), None, Form::Angular),
             Stats {
                 request_count: 1,
                 request_bytes: 13,
@@ -418,5 +505,83 @@ mod tests {
                 trace: Some(("put", vec![("key", "k".to_owned()), ("req_size", "13".to_owned())])),
             }
         );
+    }
+
+    /// Keeps what is told, as text.
+    #[derive(Clone, Default)]
+    struct Lines(Arc<std::sync::Mutex<Vec<String>>>);
+
+    impl Lines {
+        fn with(&self, words: &[&str]) -> usize {
+            let lines = self.0.lock().unwrap();
+            lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
+        }
+    }
+
+    impl tracing::Subscriber for Lines {
+        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+            tracing::span::Id::from_u64(1)
+        }
+
+        fn event(&self, event: &tracing::Event<'_>) {
+            struct Fields(String);
+            impl tracing::field::Visit for Fields {
+                fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
+                    self.0.push_str(&format!("{field}={value:?} "));
+                }
+                fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
+                    self.0.push_str(&format!("{field}={value} "));
+                }
+            }
+            let mut fields = Fields(String::new());
+            event.record(&mut fields);
+            self.0.lock().unwrap().push(fields.0);
+        }
+
+        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+        fn enter(&self, _: &tracing::span::Id) {}
+        fn exit(&self, _: &tracing::span::Id) {}
+    }
+
+    /// Begins a call, and leaves it where it waits.
+    async fn abandon(call: impl Future) {
+        let mut call = Box::pin(call);
+        for _ in 0..100 {
+            let poll = |context: &mut Context<'_>| Poll::Ready(call.as_mut().poll(context));
+            assert!(std::future::poll_fn(poll).await.is_pending(), "it has nothing to wait for");
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Nothing was told of those that ended at their deadlines, which are the slowest: found by reading.
+    #[tokio::test]
+    async fn what_ends_without_an_answer_is_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut config = unconnected::config(dir.path());
+        config.warning_apply_duration = Duration::ZERO;
+        let (member, routes) = unconnected::start_without_leader(config);
+        let mut client = KvClient::new(routes);
+        let lines = Lines::default();
+        let told = tracing::subscriber::set_default(lines.clone());
+        abandon(client.put(put("k", "secret"))).await;
+        let delete = DeleteRangeRequest { key: "d".into(), ..DeleteRangeRequest::default() };
+        abandon(client.delete_range(delete)).await;
+        let range = RangeRequest { key: "r".into(), ..RangeRequest::default() };
+        abandon(client.range(range)).await;
+        drop(told);
+        let stats = |path, content| lines.with(&["request stats", path, content]);
+        assert_eq!(stats("KV/Put", "key:\"k\" value_size:6"), 1);
+        assert_eq!(stats("KV/DeleteRange", "key:\"d\""), 1);
+        assert_eq!(stats("KV/Range", "key:\"r\""), 1);
+        assert_eq!(lines.with(&["apply request took too long", "context canceled", "\"r\""]), 1);
+        assert_eq!(lines.with(&["secret"]), 0);
+        let consensus = &unconnected::core(&member).metrics.consensus;
+        assert_eq!(consensus.failed_proposals.get(), 2);
+        member.stop().await;
     }
 }
