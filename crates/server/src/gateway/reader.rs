@@ -30,6 +30,9 @@ use super::scan::{Progress, Scanner};
 
 /// Messages within messages. A transaction may hold another one 127 levels deep, which are two each; the stack has room for more.
 const DEPTH_MAX: usize = 300;
+/// Sum of the depths of all values of a message. Encoding looks at a value once for each message that it is in, to find their
+/// lengths; so this bounds the time that a body can take. Ten thousand operations of a transaction come to a fiftieth of it.
+const DEPTH_SUM_MAX: usize = 4_000_000;
 /// Digits of a number with all its zeros; no integer has as many.
 const DIGITS_MAX: usize = 40;
 
@@ -40,13 +43,18 @@ const PADDED: GeneralPurposeConfig =
 const UNPADDED: GeneralPurposeConfig =
     LENIENT.with_decode_padding_mode(DecodePaddingMode::RequireNone);
 
+static STANDARD_PADDED: GeneralPurpose = GeneralPurpose::new(&STANDARD, PADDED);
+static STANDARD_UNPADDED: GeneralPurpose = GeneralPurpose::new(&STANDARD, UNPADDED);
+static URL_SAFE_PADDED: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, PADDED);
+static URL_SAFE_UNPADDED: GeneralPurpose = GeneralPurpose::new(&URL_SAFE, UNPADDED);
+
 /// Reads one message from the text of a value; or says what is wrong with it, nearly in Go's words.
 pub(super) fn read(
     dialect: Dialect,
     descriptor: &MessageDescriptor,
     json: &[u8],
 ) -> Result<DynamicMessage, String> {
-    let mut reader = Reader { json, at: 0, dialect };
+    let mut reader = Reader { json, at: 0, dialect, depth_sum: 0 };
     let token = reader.token()?;
     reader.message(descriptor, token, 0)
 }
@@ -56,6 +64,8 @@ struct Reader<'a> {
     json: &'a [u8],
     at: usize,
     dialect: Dialect,
+    /// Of the values so far, see [`DEPTH_SUM_MAX`].
+    depth_sum: usize,
 }
 
 /// The beginning of an object or a list, the end of one, a comma or a colon; or all of another value.
@@ -243,6 +253,10 @@ impl<'a> Reader<'a> {
         first: Token<'_>,
         depth: usize,
     ) -> Result<Option<Value>, String> {
+        self.depth_sum = self.depth_sum.saturating_add(depth + 1);
+        if self.depth_sum > DEPTH_SUM_MAX {
+            return Err("too many values so deep within messages".to_owned());
+        }
         let kind = field.kind();
         if let Kind::Message(descriptor) = &kind {
             return self.message(descriptor, first, depth + 1).map(Value::Message).map(Some);
@@ -460,7 +474,7 @@ fn whole(number: &[u8]) -> Option<String> {
         return Some(format!("{sign}0"));
     }
     if zeros < 0 {
-        let kept = digits.len().checked_sub(usize::try_from(-zeros).ok()?)?;
+        let kept = digits.len().checked_sub(usize::try_from(zeros.unsigned_abs()).ok()?)?;
         let fraction = digits.split_off(kept);
         if fraction.bytes().any(|digit| digit != b'0') {
             return None;
@@ -506,14 +520,18 @@ fn name_of(kind: &Kind) -> &'static str {
 
 /// Base64 of either alphabet; its length says whether it is padded.
 fn base64_of_any(text: &str) -> Option<Vec<u8>> {
-    let config = if text.len().is_multiple_of(4) { PADDED } else { UNPADDED };
-    let alphabet = if text.contains(['-', '_']) { URL_SAFE } else { STANDARD };
-    GeneralPurpose::new(&alphabet, config).decode(&*without_line_feeds(text)).ok()
+    let engine = match (text.contains(['-', '_']), text.len().is_multiple_of(4)) {
+        (false, true) => &STANDARD_PADDED,
+        (false, false) => &STANDARD_UNPADDED,
+        (true, true) => &URL_SAFE_PADDED,
+        (true, false) => &URL_SAFE_UNPADDED,
+    };
+    engine.decode(&*without_line_feeds(text)).ok()
 }
 
 fn base64_of_standard(text: &str) -> Result<Vec<u8>, String> {
     let text = without_line_feeds(text);
-    GeneralPurpose::new(&STANDARD, PADDED).decode(&*text).map_err(|error| {
+    STANDARD_PADDED.decode(&*text).map_err(|error| {
         let at = if let base64::DecodeError::InvalidByte(at, _) = error {
             at
         } else {

@@ -392,6 +392,41 @@ fn nesting_is_bounded() {
     assert_eq!(deep(10_000).unwrap_err().code(), Code::InvalidArgument);
 }
 
+/// Encoding took a moment for each value and each message around it, before anybody was asked who they are.
+#[test]
+fn what_is_both_deep_and_wide_is_refused() {
+    let nested = |levels: usize, op: &str, ops: usize| {
+        let bottom = format!(r#"{{"success":[{}]}}"#, vec![op; ops].join(","));
+        let json = (0..levels)
+            .fold(bottom, |inner, _| format!(r#"{{"success":[{{"request_txn":{inner}}}]}}"#));
+        let txn = descriptor("etcdserverpb.TxnRequest");
+        [Dialect::V1, Dialect::V2].map(|dialect| {
+            messages::from_json(dialect, &txn, json.as_bytes())
+                .map(|_| ())
+                .map_err(|status| (status.code(), status.message().to_owned()))
+        })
+    };
+    let refusal =
+        Err((Code::InvalidArgument, "too many values so deep within messages".to_owned()));
+    assert_eq!(nested(127, "{}", 900_000), [refusal.clone(), refusal]);
+    assert_eq!(nested(127, "{}", 1), [Ok(()), Ok(())]);
+    let put = r#"{"request_put":{"key":"Zm9v","value":"YmFy"}}"#;
+    assert_eq!(nested(0, put, 10_000), [Ok(()), Ok(())]);
+    assert_eq!(nested(1, put, 10_000), [Ok(()), Ok(())]);
+}
+
+/// The exponent was turned around, which the least of them cannot be.
+#[test]
+fn the_least_exponent_is_no_integer() {
+    for exponent in [i64::MIN, i64::MIN + 1, i64::MAX] {
+        let json = format!(r#"{{"key":"Zm9v","limit":1e{exponent}}}"#);
+        let refused = read::<RangeRequest>("etcdserverpb.RangeRequest", &json).unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{json}");
+        let json = format!(r#"{{"key":"Zm9v","limit":0e{exponent}}}"#);
+        assert_eq!(read::<RangeRequest>("etcdserverpb.RangeRequest", &json).unwrap().limit, 0);
+    }
+}
+
 /// A member whose routes are called as if a connection had brought the requests.
 struct Server {
     member: Member,
