@@ -78,7 +78,9 @@ impl Election for Service {
             candidate.withdraw();
             return Err(error);
         }
-        candidate.wait().await?;
+        let turn = candidate.wait().await;
+        candidate.stay();
+        turn?;
         // Of the moment at which the candidate joined, not of its victory: etcd's quirk.
         Ok(Response::new(CampaignResponse { header: joined.header, leader: Some(leader) }))
     }

@@ -59,7 +59,8 @@ impl Lock for Service {
             candidate.withdraw();
             return Err(error);
         }
-        // The lease may have ended while its turn came.
+        // The lease may have ended while its turn came. Until that is known the key still goes with the client, which has no
+        // answer: it would hold a lock that it does not know of.
         let found = match caller.range(own_key).await {
             Ok(found) => found,
             Err(error) => {
@@ -67,6 +68,7 @@ impl Lock for Service {
                 return Err(error);
             }
         };
+        candidate.stay();
         if found.kvs.is_empty() {
             return Err(Status::unknown("mutex: session is expired"));
         }

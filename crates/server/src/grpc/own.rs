@@ -179,12 +179,16 @@ impl Candidate {
         Self { caller: caller.clone(), prefix, key, revision, is_withdrawn: false }
     }
 
-    /// Waits for the turn of this candidate. If its client goes away meanwhile, which ends the call at this await, its key goes too.
+    /// Waits for the turn of this candidate. If its client goes away, which ends the call at this await or a later one, its key goes
+    /// too: until [`Candidate::stay`].
     pub(super) async fn wait(&mut self) -> Result<(), Status> {
         self.is_withdrawn = true;
-        let turn = self.caller.wait_for_older(&self.prefix, self.revision - 1).await;
+        self.caller.wait_for_older(&self.prefix, self.revision - 1).await
+    }
+
+    /// Leaves the key where it is, with the end of this value too.
+    pub(super) fn stay(mut self) {
         self.is_withdrawn = false;
-        turn
     }
 
     /// Withdraws with the end of this value.

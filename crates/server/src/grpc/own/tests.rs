@@ -154,6 +154,23 @@ async fn who_gives_up_a_lock_leaves_no_key() {
     server.member.stop().await;
 }
 
+/// A lock was nobody's until its lease ended when the call did after the last wait: found by reading.
+#[tokio::test(flavor = "multi_thread")]
+async fn whose_turn_has_come_leaves_no_key_before_it_stays() {
+    let server = Server::start().await;
+    let revision = revision_of(server.lock("n", 0x1234).await.unwrap().header.as_ref());
+    let (caller, ()) = Own::new(server.services.clone()).caller(Request::new(()));
+    let mut staying = Candidate::new(&caller, prefix_of(b"n"), "n/1234".into(), revision);
+    let mut leaving = Candidate::new(&caller, prefix_of(b"n"), "n/1234".into(), revision);
+    staying.wait().await.unwrap();
+    leaving.wait().await.unwrap();
+    staying.stay();
+    assert_eq!(server.keys(b"n/").await, ["n/1234"]);
+    drop(leaving);
+    server.until_keys(b"n/", &[]).await;
+    server.member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_election_is_won_proclaimed_and_resigned_from() {
     let server = Server::start().await;
