@@ -308,6 +308,9 @@ impl ApplyStage {
             if tells_all {
                 self.speaker().entry(&committed, self.machine.applied());
             }
+            // There may be several changes in a batch, and each is told with the members just before it.
+            let is_conf_change = matches!(committed.payload, machine::Payload::ConfChange(_));
+            let before = is_conf_change.then(|| self.machine.membership().clone());
             let applied = self.machine.apply(&committed, now)?;
             let end = Instant::now();
             let took = end.duration_since(begin);
@@ -323,10 +326,11 @@ impl ApplyStage {
                 match effect {
                     Effect::ConfChange(change) => {
                         // Not what was refused, and not what was applied before the last stop.
-                        if change.node_id != 0 && applied.outcome.is_some() {
-                            let before = self.facts.get();
-                            let after = self.machine.membership();
-                            self.speaker().membership(&change, &before.membership, after);
+                        if let Some(before) = &before
+                            && change.node_id != 0
+                            && applied.outcome.is_some()
+                        {
+                            self.speaker().membership(&change, before, self.machine.membership());
                         }
                         inputs.push(conf_change(last, &change)?);
                     }
