@@ -2,7 +2,8 @@
 //!
 //! [`Counting`] stands around every service and sees what the network sees, so that a service needs nothing to be counted. It looks a
 //! path up, counts frames of gRPC as bodies go by, and reads the status of the trailers; a call whose answer is dropped before
-//! them was cancelled. The gateway's calls go the same way. Large answers leave it in [`Pieces`].
+//! them was cancelled. The gateway's calls go the same way. Large answers leave it in [`Pieces`],
+//! those that end at a deadline too: a piece that is not the message's last is followed by the next whatever the time is.
 //!
 //! Upstream: go-grpc-prometheus, and server/etcdserver/api/v3rpc (3.5.30).
 
