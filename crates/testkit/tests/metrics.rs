@@ -131,7 +131,7 @@ fn what_is_watched_is_there_and_says_what_was_done() {
         ("etcd_mvcc_put_total", puts + 2.0),
         ("etcd_mvcc_delete_total", 1.0),
         ("etcd_mvcc_txn_total", 1.0),
-        ("etcd_mvcc_range_total", 10.0),
+        ("etcd_mvcc_range_total", 14.0),
         ("etcd_debugging_lease_granted_total", 1.0),
         ("etcd_debugging_lease_revoked_total", 1.0),
         ("etcd_debugging_lease_ttl_total_sum", 600.0),

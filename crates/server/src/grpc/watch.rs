@@ -131,8 +131,6 @@ impl Reader {
             });
         }
         tracing::debug!(
-            key = %create.key.escape_ascii(),
-            range_end = %create.range_end.escape_ascii(),
             start_revision = create.start_revision,
             watch_id = create.watch_id,
             is_refused = checked.is_err(),
