@@ -11,7 +11,8 @@
 //! the discovery service. In the data directory only: keys and values, and, where members are listed as well, what stands before the
 //! address in the URLs of members; in the write-ahead log also simple tokens, which every member
 //! learns from their entries, in etcd too. Keys are in the spans that etcd sends from 3.7 on. A key may also stand in the log when the request is told of
-//! because it took long, as in etcd; the run with JWT has such lines for every request, and keys are not looked for in its log.
+//! because it took long, at level debug, or when a permission is granted, as in etcd: the run with JWT has lines of the first kind for every request, and keys are not looked for in its
+//! log.
 //!
 //! A secret is looked for as it is, in base64 (as JSON has it), in hexadecimal, and as Rust and Go print lists of bytes. Where a hash belongs
 //! (a password's, in the data directory), only the password itself is looked for.
@@ -49,6 +50,15 @@ pub enum Version {
     /// 3.7, whose spans say more.
     V3_7,
 }
+
+/// What is in the lines that tell of single requests with their keys, as etcd's do: at level debug, and of permissions from 3.6 on.
+const OF_REQUESTS: [&str; 3] = [
+    "\"msg\":\"request stats\"",
+    "\"msg\":\"Apply\"",
+    "\"msg\":\"granted/updated a permission to a user\"",
+];
+/// What those lines are called here.
+const REQUESTS: &str = "lines of requests";
 
 /// The runs: the pairs in which something is said that is not said in another one.
 pub const RUNS: [(Tokens, Version); 3] = [
@@ -95,8 +105,9 @@ pub async fn run(programs: &Programs, tokens: Tokens, version: Version) -> Resul
     // It sends the rest of its spans, which are taken here.
     tokio::task::spawn_blocking(move || victim.stop()).await.context("join")??;
     secrets.add_private_keys(&data_dir)?;
-    places.push(Haystack::file("the log", &log)?);
-    places.push(Haystack::file("the log's file", &folder.path().join("etcd.log"))?);
+    for (name, path) in [("the log", log), ("the log's file", folder.path().join("etcd.log"))] {
+        places.extend(Haystack::file(name, &path)?.split(REQUESTS, &OF_REQUESTS));
+    }
     ensure!(
         places.iter().any(|place| place.contains(b"\"level\":\"debug\"")),
         "no line of level debug"
@@ -118,7 +129,10 @@ pub async fn run(programs: &Programs, tokens: Tokens, version: Version) -> Resul
     for place in &places {
         let (is_log, is_spans) = (place.name.starts_with("the log"), place.name == spans::NAME);
         let is_foreign = |kind| match kind {
-            Kind::Key => !(is_log && tokens == Tokens::Jwt || is_spans && version == Version::V3_7),
+            Kind::Key => {
+                let is_told = is_log && tokens == Tokens::Jwt || place.name == REQUESTS;
+                !(is_told || is_spans && version == Version::V3_7)
+            }
             Kind::Url => !place.name.starts_with("/members"),
             Kind::Password | Kind::Token | Kind::SimpleToken | Kind::PrivateKey | Kind::Value => {
                 true

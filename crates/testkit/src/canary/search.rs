@@ -34,6 +34,18 @@ impl Haystack {
         files(folder)?.iter().map(|path| Self::file(&path.display().to_string(), path)).collect()
     }
 
+    /// The lines that hold one of these, under a name of their own, and the others.
+    pub(super) fn split(self, name: &str, within: &[&str]) -> [Self; 2] {
+        let (mut those, mut others) = (Vec::new(), Vec::new());
+        for line in self.content.split_inclusive(|byte| *byte == b'\n') {
+            let text = String::from_utf8_lossy(line);
+            let is_one = within.iter().any(|part| text.contains(part));
+            let lines = if is_one { &mut those } else { &mut others };
+            lines.extend_from_slice(line);
+        }
+        [Self::new(name, those), Self::new(self.name, others)]
+    }
+
     pub(super) fn len(&self) -> usize {
         self.content.len()
     }
