@@ -60,6 +60,8 @@ pub const RANGE_PATH: &str = "/etcdserverpb.KV/Range";
 pub const RANGE_STREAM_PATH: &str = "/etcdserverpb.KV/RangeStream";
 /// Path of KV.Put.
 pub const PUT_PATH: &str = "/etcdserverpb.KV/Put";
+/// Path of KV.DeleteRange.
+pub const DELETE_RANGE_PATH: &str = "/etcdserverpb.KV/DeleteRange";
 /// Path of KV.Txn.
 pub const TXN_PATH: &str = "/etcdserverpb.KV/Txn";
 /// Path of Watch.Watch.

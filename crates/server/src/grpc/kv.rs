@@ -16,7 +16,9 @@ use proto::etcdserverpb::{
     TxnResponse,
 };
 use rpc::etcdserverpb::kv_server::{Kv, KvServer};
-use rpc::raw::{RANGE_PATH, RANGE_STREAM_PATH, RawCodec, Reply};
+use rpc::raw::{
+    DELETE_RANGE_PATH, PUT_PATH, RANGE_PATH, RANGE_STREAM_PATH, RawCodec, Reply, TXN_PATH,
+};
 use tokio::sync::Semaphore;
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
@@ -29,10 +31,6 @@ use crate::access::Credentials;
 use crate::deadline::Deadline;
 use crate::request::{Core, Refusal};
 use crate::traces;
-
-const PUT_PATH: &str = "/etcdserverpb.KV/Put";
-const DELETE_RANGE_PATH: &str = "/etcdserverpb.KV/DeleteRange";
-const TXN_PATH: &str = "/etcdserverpb.KV/Txn";
 
 /// Large reads that are under way at once: more of them would take processors from the requests that take a moment, and
 /// be no sooner done.

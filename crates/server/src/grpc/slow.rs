@@ -26,6 +26,10 @@ use proto::etcdserverpb::{
     DeleteRangeRequest, DeleteRangeResponse, InternalRaftRequest, PutRequest, PutResponse,
     RangeRequest, RequestOp, ResponseHeader, TxnRequest, TxnResponse,
 };
+use rpc::raw::{
+    DELETE_RANGE_PATH, LEASE_KEEP_ALIVE_PATH, PUT_PATH, RANGE_PATH, RANGE_STREAM_PATH, TXN_PATH,
+    WATCH_PATH,
+};
 use tonic::service::Routes;
 
 use crate::access::ConnectionInfo;
@@ -36,14 +40,14 @@ use crate::version::Version;
 
 /// Methods that answer with a stream, and those that look after themselves.
 const OTHERS: &[&str] = &[
-    "/etcdserverpb.KV/Range",
-    "/etcdserverpb.KV/Put",
-    "/etcdserverpb.KV/DeleteRange",
-    "/etcdserverpb.KV/Txn",
-    "/etcdserverpb.Watch/Watch",
-    "/etcdserverpb.Lease/LeaseKeepAlive",
+    RANGE_PATH,
+    PUT_PATH,
+    DELETE_RANGE_PATH,
+    TXN_PATH,
+    WATCH_PATH,
+    LEASE_KEEP_ALIVE_PATH,
     "/etcdserverpb.Maintenance/Snapshot",
-    "/etcdserverpb.KV/RangeStream",
+    RANGE_STREAM_PATH,
     "/v3electionpb.Election/Observe",
     "/grpc.health.v1.Health/Watch",
 ];
