@@ -158,6 +158,11 @@ impl Keys {
             match self.ask(Method::GET, path, &query, None, self.limits.wait).await {
                 // A change before the one that was asked for would come again without an end.
                 Ok(found) if found.node.modified_index < from => return Err(KeysError::NotKeys),
+                // A service that counts no changes may say the same again and again.
+                Ok(found) if found.node.modified_index == 0 => {
+                    sleep(self.limits.wait_min.saturating_sub(asked.elapsed())).await;
+                    return Ok(found);
+                }
                 Err(KeysError::Empty | KeysError::TimedOut) => {
                     sleep(self.limits.wait_min.saturating_sub(asked.elapsed())).await;
                 }
