@@ -216,10 +216,14 @@ pub(super) fn build(
         )));
     }
 
-    let initial_cluster = match discovery {
-        None => initial_cluster(&get, &name, &initial_advertise_peer_urls)?,
+    let founders = match discovery {
+        None => initial_cluster(&get, &name, &initial_advertise_peer_urls),
         // Found later.
-        Some(_) => vec![(name.clone(), initial_advertise_peer_urls.clone())],
+        Some(_) => Ok(vec![(name.clone(), initial_advertise_peer_urls.clone())]),
+    };
+    let (initial_cluster, unreadable) = match founders {
+        Ok(members) => (members, None),
+        Err(why) => (Vec::new(), Some(why)),
     };
 
     let any_secure = |urls: &[Url]| urls.iter().any(Url::is_secure);
@@ -351,6 +355,15 @@ pub(super) fn build(
         notices.push(Notice::Warning(
             "--discovery-srv-name has no effect without --discovery-srv".to_owned(),
         ));
+    }
+    if let Some(why) = unreadable {
+        // As etcd: a member that has a log knows its cluster, and does not read what once founded it.
+        if !config.has_log() {
+            return Err(why);
+        }
+        notices.push(Notice::Warning(format!(
+            "--initial-cluster is ignored since this member has a log; it could not be read: {why}"
+        )));
     }
     Ok((config, discovery))
 }

@@ -142,7 +142,7 @@ impl Reader {
     fn is_unknown(&self, flag: &Flag, as_name: &str) -> bool {
         let is_alias = as_name != flag.name;
         self.version.is_some_and(|version| {
-            version.minor > if is_alias { 6 } else { flag.until.into() }
+            version.minor > if is_alias { 6 } else { flag.until.min(flag.key_until).into() }
                 || !is_alias && version.minor < flag.since.into()
         })
     }
@@ -151,6 +151,7 @@ impl Reader {
     /// what it says.
     fn is_at_odds(&self, flag: &Flag, as_name: &str) -> bool {
         flag.service == Service::Later
+            || flag.key_until < flag.until
             || flag.key.is_some_and(|key| key.starts_with("discovery-config."))
             || self.values.get(flag.name).is_some_and(|before| before.as_name != as_name)
             || super::gates::of_flag(flag.name)

@@ -49,6 +49,8 @@ pub(super) struct Flag {
     /// for, since it is the cluster that decides on the version.
     pub(super) since: u8,
     pub(super) until: u8,
+    /// The last one that reads its key, where the flag lived on without.
+    pub(super) key_until: u8,
 }
 
 impl Flag {
@@ -69,6 +71,11 @@ impl Flag {
 
     const fn until(mut self, minor: u8) -> Self {
         self.until = minor;
+        self
+    }
+
+    const fn key_until(mut self, minor: u8) -> Self {
+        self.key_until = minor;
         self
     }
 
@@ -95,7 +102,7 @@ const fn flag(
     service: Service,
     help: &'static str,
 ) -> Flag {
-    Flag { name, kind, default, service, help, key: Some(name), since: 5, until: 7 }
+    Flag { name, kind, default, service, help, key: Some(name), since: 5, until: 7, key_until: 7 }
 }
 
 /// A name of old for a flag.
@@ -258,7 +265,7 @@ pub(super) const FLAGS: &[Flag] = &[
         "Write timeout of connections between members.",
     )
     .no_key(),
-    flag("memory-mlock", Bool, "false", Yes, "Lock the database in memory.").since(6),
+    flag("memory-mlock", Bool, "false", Yes, "Lock all memory of the process.").since(6),
     flag(
         "bootstrap-defrag-threshold-megabytes",
         Unsigned(64),
@@ -318,7 +325,8 @@ pub(super) const FLAGS: &[Flag] = &[
         "proxy",
         Yes,
         "What to do when v2 discovery finds the cluster full. There is no proxy of v2: both exit.",
-    ),
+    )
+    .key_until(5),
     flag("discovery-proxy", Text, "", Yes, "HTTP proxy for v2 discovery.").until(6),
     flag("discovery-srv", Text, "", Yes, "Domain whose SRV records name the members."),
     flag("discovery-srv-name", Text, "", Yes, "Suffix of the SRV service name."),
@@ -494,7 +502,13 @@ pub(super) const FLAGS: &[Flag] = &[
     flag("auth-token-ttl", Unsigned(64), "300", Yes, "Seconds that a simple token lasts."),
     // Logs, metrics, tracing.
     flag("logger", Text, "zap", Yes, "Only zap, the structured form."),
-    flag("log-outputs", List, "default", Yes, "default, stderr or stdout."),
+    flag(
+        "log-outputs",
+        List,
+        "default",
+        Yes,
+        "default, stderr, stdout and files, with commas; or systemd/journal alone.",
+    ),
     flag("log-level", Text, "info", Yes, "debug, info, warn, error, dpanic, panic or fatal."),
     flag("log-format", Text, "json", Yes, "Form of a log line.").since(6),
     flag("enable-log-rotation", Bool, "false", Yes, "Rotate the log file."),

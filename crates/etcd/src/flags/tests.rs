@@ -447,6 +447,21 @@ fn a_member_that_is_told_of_no_cluster_is_alone_under_its_own_name() {
 }
 
 #[test]
+fn a_member_that_has_a_log_does_not_read_what_founded_its_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let data_dir = format!("--data-dir={}", dir.path().display());
+    let args = ["--name=a", "--initial-cluster=a=not a url", data_dir.as_str()];
+    assert!(matches!(run(&args), Err(Stop::Refused { .. })));
+    let wal = dir.path().join("member/wal");
+    std::fs::create_dir_all(&wal).unwrap();
+    std::fs::write(wal.join("0000000000000000-0000000000000000.wal"), "").unwrap();
+    let parsed = run(&args).unwrap();
+    assert_eq!(parsed.config.initial_cluster, []);
+    let told = |notice: &Notice| matches!(notice, Notice::Warning(text) if text.contains("--initial-cluster is ignored"));
+    assert!(parsed.notices.iter().any(told));
+}
+
+#[test]
 fn half_of_a_pair_stops_only_those_who_need_it() {
     let warned = |args: &[&str]| {
         let parsed = run(args).unwrap();
@@ -630,6 +645,7 @@ fn a_version_does_not_know_the_keys_of_another() {
     for (version, text, unknown) in [
         ("3.7", "proxy: off", "proxy"),
         ("3.6", "enable-v2: true", "enable-v2"),
+        ("3.6", "discovery-fallback: proxy", "discovery-fallback"),
         (
             "3.7",
             "experimental-compaction-batch-limit: 5\ncompaction-batch-limit: 6",

@@ -74,7 +74,10 @@ impl Rotating {
             fs::create_dir_all(folder)?;
         }
         let file = open(path, MODE)?;
-        let len_bytes = file.metadata()?.len();
+        let found = file.metadata()?;
+        // A device or a pipe does not fill up, and would be lost to all by being moved aside.
+        let max_bytes = if found.is_file() { max_bytes } else { u64::MAX };
+        let len_bytes = found.len();
         Ok(Self { path: path.to_owned(), rotation, max_bytes, file, len_bytes, cleaner: None })
     }
 
@@ -213,6 +216,22 @@ mod tests {
             .collect();
         names.sort();
         names
+    }
+
+    #[test]
+    fn what_is_no_regular_file_stays_in_its_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+        assert!(made.success());
+        // Somebody reads, so that opening it does not wait.
+        let reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let mut log = Rotating::open_with(&path, Rotation::default(), 25).unwrap();
+        for _ in 0..9 {
+            log.write(b"a line of text\n", at(0)).unwrap();
+        }
+        assert_eq!(names(folder.path()), ["pipe"]);
+        drop(reader);
     }
 
     fn at(millis: u64) -> SystemTime {
