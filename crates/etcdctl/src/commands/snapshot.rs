@@ -37,6 +37,7 @@ pub(super) fn save(invocation: &Invocation<'_>) -> Outcome {
                 "snapshot must be requested to one selected node, not multiple [{endpoints}]"
             )));
         };
+        refuse_special_file(&path)?;
         let client = if globals.has_command_timeout {
             globals.client().await?
         } else {
@@ -91,6 +92,18 @@ async fn fetch(
     Ok(())
 }
 
+/// The snapshot takes the place of what has its name. Root would lose `/dev/null` that way, and with it most programs of the
+/// machine; etcd's own tool does that.
+fn refuse_special_file(path: &str) -> Outcome {
+    match std::fs::metadata(path) {
+        Ok(found) if !found.is_file() && !found.is_dir() => {
+            Err(interrupted(format!("{path} is no regular file: a snapshot cannot take its place")))
+        }
+        // A directory is refused when it is to be replaced, in etcd's words; what is not there is made.
+        _ => Ok(()),
+    }
+}
+
 /// A backup holds everything: only its owner may read it.
 fn create(partial: &str) -> Result<File, Failure> {
     OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(partial).map_err(
@@ -142,4 +155,20 @@ fn client_log(message: &str) -> Line {
 
 fn interrupted(reason: impl std::fmt::Display) -> Failure {
     Failure::new(Exit::Interrupted, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_not_replaced() {
+        assert!(refuse_special_file("/dev/null").is_err());
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("db");
+        let path = path.to_str().unwrap();
+        assert!(refuse_special_file(path).is_ok());
+        std::fs::write(path, "an older snapshot").unwrap();
+        assert!(refuse_special_file(path).is_ok());
+    }
 }
