@@ -284,6 +284,12 @@ fn slow_requests_are_told() {
     assert_eq!(sizes, [Some(1), Some(6), Some(0)]);
     assert!(line["response size"].as_i64().unwrap() > 20, "{line}");
     assert_eq!(line["request content"], "key:\"k\" value_size:1 ");
+    // The first write of a new store. Its answer is told as it is when applied: a header with revision 2, in two bytes and two.
+    let put = etcd.line_where(|line| {
+        line["msg"] == "apply request took too long"
+            && line["request"].as_str().is_some_and(|request| request.contains("put:"))
+    });
+    assert_eq!(put["response"], "size:4");
 }
 
 #[test]

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use machine::{Effect, Machine, StorageMigration};
 use prost::Message as _;
-use proto::etcdserverpb::AlarmRequest;
+use proto::etcdserverpb::{AlarmRequest, ResponseHeader};
 use raft::LogIndex;
 use replica::Input;
 use tokio::sync::oneshot;
@@ -636,8 +636,22 @@ fn log_slow(
     let Some(request) = tell::proposal(&committed.payload, form) else { return };
     match outcome {
         Some(Err(error)) => told::slow(took, limit, "", &request, "", Some(error)),
-        Some(Ok(_)) | None => told::slow(took, limit, "", &request, "", None),
+        Some(Ok(answer)) => told::slow(took, limit, "", &request, &answer_size(answer), None),
+        None => told::slow(took, limit, "", &request, "", None),
     }
+}
+
+/// The bytes of an answer as etcd tells them when the entry has been applied: its header has only the revision by then. Nothing for
+/// what is no change of keys.
+fn answer_size(answer: &machine::Answer) -> String {
+    let body_bytes = match &answer.response {
+        machine::Response::Put(response) => response.encoded_len(),
+        machine::Response::DeleteRange(response) => response.encoded_len(),
+        machine::Response::Txn(response) => response.encoded_len(),
+        _ => return String::new(),
+    };
+    let header = ResponseHeader { revision: answer.revision, ..ResponseHeader::default() };
+    format!("size:{}", prost::encoding::message::encoded_len(1, &header) + body_bytes)
 }
 
 /// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.
