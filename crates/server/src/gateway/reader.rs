@@ -28,8 +28,9 @@ use prost_reflect::{DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, Va
 use super::Dialect;
 use super::scan::{Progress, Scanner};
 
-/// Messages within messages. A transaction may hold another one 127 levels deep, which are two each; the stack has room for more.
-const DEPTH_MAX: usize = 300;
+/// Messages within messages: 49 transactions in one another, which are two each, and what the innermost does. The answer nests as
+/// deep and has a pair more within; it is read with the library's limit of 100 before it is written as JSON.
+const DEPTH_MAX: usize = 99;
 /// Sum of the depths of all values of a message. Encoding looks at a value once for each message that it is in, to find their
 /// lengths; so this bounds the time that a body can take. Ten thousand operations of a transaction come to a fiftieth of it.
 const DEPTH_SUM_MAX: usize = 4_000_000;

@@ -9,12 +9,15 @@ use prost_reflect::{DescriptorPool, MessageDescriptor};
 use proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
 use proto::etcdserverpb::range_request::{SortOrder, SortTarget};
 use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::response_op;
 use proto::etcdserverpb::watch_create_request::FilterType;
 use proto::etcdserverpb::watch_request::RequestUnion;
 use proto::etcdserverpb::{
-    Compare, LeaseGrantRequest, MemberAddRequest, PutRequest, RangeRequest, RequestOp, TxnRequest,
-    WatchCreateRequest, WatchRequest,
+    Compare, LeaseGrantRequest, MemberAddRequest, PutRequest, RangeRequest, RangeResponse,
+    RequestOp, ResponseHeader, ResponseOp, TxnRequest, TxnResponse, WatchCreateRequest,
+    WatchRequest,
 };
+use proto::mvccpb::KeyValue;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
 use tonic::service::Routes;
@@ -379,16 +382,33 @@ fn what_does_not_fit_is_refused_as_by_the_version() {
     }
 }
 
+/// What would be done, and could not be answered, is refused.
 #[test]
-fn nesting_is_bounded() {
+fn nesting_is_bounded_to_what_can_be_answered() {
     let deep = |levels: usize| {
-        let inner = (0..levels).fold("{}".to_owned(), |inner, _| {
-            format!(r#"{{"success":[{{"request_txn":{inner}}}]}}"#)
-        });
+        let get = r#"{"success":[{"request_range":{"key":"Zm9v"}}]}"#.to_owned();
+        let json = (1..levels)
+            .fold(get, |inner, _| format!(r#"{{"success":[{{"request_txn":{inner}}}]}}"#));
         let txn = descriptor("etcdserverpb.TxnRequest");
-        messages::from_json(Dialect::V2, &txn, inner.as_bytes())
+        messages::from_json(Dialect::V2, &txn, json.as_bytes())
     };
-    assert!(deep(127).is_ok());
+    let answer = |levels: usize| {
+        let response = |inner| TxnResponse {
+            header: Some(ResponseHeader { revision: 3, ..ResponseHeader::default() }),
+            responses: vec![ResponseOp { response: Some(inner) }],
+            ..TxnResponse::default()
+        };
+        let range = RangeResponse { kvs: vec![KeyValue::default()], ..RangeResponse::default() };
+        let txn = (1..levels)
+            .fold(response(response_op::Response::ResponseRange(range)), |txn, _| {
+                response(response_op::Response::ResponseTxn(txn))
+            });
+        messages::to_json(&descriptor("etcdserverpb.TxnResponse"), txn.encode_to_vec().into())
+    };
+    let allowed = (1..=127).take_while(|levels| deep(*levels).is_ok()).count();
+    assert_eq!(allowed, 49);
+    assert!(answer(allowed).is_ok());
+    assert_eq!(deep(allowed + 1).unwrap_err().code(), Code::InvalidArgument);
     assert_eq!(deep(10_000).unwrap_err().code(), Code::InvalidArgument);
 }
 
@@ -408,8 +428,8 @@ fn what_is_both_deep_and_wide_is_refused() {
     };
     let refusal =
         Err((Code::InvalidArgument, "too many values so deep within messages".to_owned()));
-    assert_eq!(nested(127, "{}", 900_000), [refusal.clone(), refusal]);
-    assert_eq!(nested(127, "{}", 1), [Ok(()), Ok(())]);
+    assert_eq!(nested(48, "{}", 900_000), [refusal.clone(), refusal]);
+    assert_eq!(nested(48, "{}", 1), [Ok(()), Ok(())]);
     let put = r#"{"request_put":{"key":"Zm9v","value":"YmFy"}}"#;
     assert_eq!(nested(0, put, 10_000), [Ok(()), Ok(())]);
     assert_eq!(nested(1, put, 10_000), [Ok(()), Ok(())]);
