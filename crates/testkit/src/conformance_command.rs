@@ -22,6 +22,9 @@ pub(crate) struct Arguments {
     /// Tests at a time.
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+    /// Tests whose name contains one of these run when the others have ended, one after the other: they measure time.
+    #[arg(long, value_delimiter = ',', default_value = "TestWatchDelay")]
+    alone: Vec<String>,
     /// Seconds that one test may take.
     #[arg(long, default_value_t = 300)]
     timeout: u64,
@@ -63,6 +66,7 @@ pub(crate) fn run(arguments: &Arguments, subject: &Programs) -> Result<()> {
         packages,
         filter: arguments.filter.clone(),
         jobs: arguments.jobs,
+        alone: arguments.alone.clone(),
         timeout: Duration::from_secs(arguments.timeout),
         logs: arguments.logs.clone(),
     };

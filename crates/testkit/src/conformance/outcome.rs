@@ -33,9 +33,17 @@ impl Outcome {
     pub fn read(test: &str, output: &str, ending: &str, elapsed: Duration) -> Self {
         let mut verdicts: Vec<(&str, Verdict)> = Vec::new();
         let mut reasons: Vec<String> = Vec::new();
+        // What parts said last before the next one began: their verdicts come together at the end.
+        let mut last_words: Vec<String> = Vec::new();
         let mut previous = "";
         for line in output.lines() {
             let text = line.trim_start();
+            if (text.starts_with("=== RUN") || text.starts_with("--- "))
+                && let Some(words) = said(previous)
+                && !last_words.iter().any(|known| known == words)
+            {
+                last_words.push(words.to_owned());
+            }
             for (mark, verdict) in [
                 ("--- PASS: ", Verdict::Passed),
                 ("--- SKIP: ", Verdict::Skipped),
@@ -78,6 +86,7 @@ impl Outcome {
                 .map(|name| name.trim_start_matches('/'))
                 .collect::<Vec<_>>()
                 .join(", "),
+            (Verdict::Skipped, _) if reasons.is_empty() => last_words.join("; "),
             (Verdict::Passed | Verdict::Skipped, _) => reasons.join("; "),
         };
         Self { test: test.to_owned(), verdict, parts, detail, elapsed }
@@ -124,6 +133,17 @@ mod tests {
             read("--- PASS: TestA (0.00s)\n    a_test.go:1: no\n    --- SKIP: TestA/one (0.00s)\n");
         assert_eq!(outcome.verdict, Verdict::Skipped);
         assert_eq!(outcome.parts, [0, 0, 1]);
+    }
+
+    #[test]
+    fn parts_that_all_skip_say_why_before_the_next_begins() {
+        let outcome = read(
+            "=== RUN   TestA\n=== RUN   TestA/one\n    a_test.go:1: begins\n    a.go:2: no failpoints\n\
+             === RUN   TestA/two\n    a.go:2: no failpoints\n--- PASS: TestA (0.00s)\n\
+             \x20   --- SKIP: TestA/one (0.00s)\n    --- SKIP: TestA/two (0.00s)\nPASS\n",
+        );
+        assert_eq!(outcome.verdict, Verdict::Skipped);
+        assert_eq!(outcome.detail, "no failpoints");
     }
 
     #[test]

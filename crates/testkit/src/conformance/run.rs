@@ -35,6 +35,8 @@ pub struct Options {
     pub filter: String,
     /// Tests at a time.
     pub jobs: usize,
+    /// Tests whose name contains one of these measure time: they run when the others have ended, one after the other.
+    pub alone: Vec<String>,
     /// The longest that one test may take.
     pub timeout: Duration,
     /// Where each test's output goes.
@@ -58,8 +60,24 @@ pub fn run(
             wanted.extend(chosen.map(|test| (suite, package, test)));
         }
     }
-    let next = AtomicUsize::new(0);
+    let is_alone = |test: &str| options.alone.iter().any(|part| test.contains(part));
+    let (alone, together): (Vec<_>, Vec<_>) =
+        wanted.into_iter().partition(|(_, _, test)| is_alone(test));
     let report = Mutex::new(Report::default());
+    run_all(&together, options.jobs, options, on_end, &report)?;
+    run_all(&alone, 1, options, on_end, &report)?;
+    report.into_inner().map_err(|_| anyhow::anyhow!("a worker has panicked"))
+}
+
+/// Runs some of the tests, `jobs` at a time.
+fn run_all(
+    wanted: &[(&Suite, Package, String)],
+    jobs: usize,
+    options: &Options,
+    on_end: &(dyn Fn(&Suite, Package, &Outcome) + Sync),
+    report: &Mutex<Report>,
+) -> Result<()> {
+    let next = AtomicUsize::new(0);
     let work = || -> Result<()> {
         while let Some((suite, package, test)) = wanted.get(next.fetch_add(1, Ordering::Relaxed)) {
             let outcome = run_one(suite, *package, test, options)
@@ -72,12 +90,11 @@ pub fn run(
         Ok(())
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..options.jobs.max(1)).map(|_| scope.spawn(work)).collect();
+        let workers: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(work)).collect();
         workers.into_iter().try_for_each(|worker| {
             worker.join().map_err(|_| anyhow::anyhow!("a worker has panicked"))?
         })
-    })?;
-    report.into_inner().map_err(|_| anyhow::anyhow!("a worker has panicked"))
+    })
 }
 
 fn run_one(suite: &Suite, package: Package, test: &str, options: &Options) -> Result<Outcome> {
@@ -138,12 +155,8 @@ fn lay_out(suite: &Suite, package: Package, options: &Options, world: &Path) -> 
     let bin = world.join("bin");
     fs::create_dir(&bin).context("make a folder")?;
     symlink(&options.etcd, bin.join("etcd")).context("link the server")?;
-    for tool in ["etcdctl", "etcdutl", "etcd-last-release"] {
-        let own = suite.folder.join("bin").join(tool);
-        if own.exists() {
-            symlink(own, bin.join(tool)).context("link the tools")?;
-        }
-    }
+    // The tools, and the older programs that some tests mix with the one under test.
+    link_all(&suite.folder.join("bin"), &bin, &["etcd"])?;
     link_all(&suite.folder, world, &["bin", "tests"])?;
     let tests = world.join("tests");
     fs::create_dir(&tests).context("make a folder")?;
