@@ -92,12 +92,6 @@ const LAYERS: &[Layer] = &[
     Layer { name: "etcd", uses: &["server", "proxy", "client", "tls", "proto"], kind: Kind::Shell },
     // `rpc` for the catalogue of errors, whose texts it shows.
     Layer { name: "etcdctl", uses: &["client", "rpc", "tls", "proto"], kind: Kind::Shell },
-    // Works on files of a member that is down. `machine` for ids and the document of a snapshot file.
-    Layer {
-        name: "etcdutl",
-        uses: &["backend", "bolt", "wal", "mvcc", "machine", "vfs", "proto"],
-        kind: Kind::Shell,
-    },
     // The same heart as the server's, never the server.
     Layer {
         name: "sim",
@@ -107,20 +101,18 @@ const LAYERS: &[Layer] = &[
             "machine",
             "mvcc",
             "lease",
-            "auth",
             "raft",
             "wal",
             "backend",
-            "bolt",
             "vfs",
             "proto",
         ],
         kind: Kind::Pure,
     },
     // `testkit` starts the programs that are compared.
-    Layer { name: "bench", uses: &["client", "rpc", "proto", "testkit", "tls"], kind: Kind::Shell },
+    Layer { name: "bench", uses: &["proto", "testkit", "tls"], kind: Kind::Shell },
     // Runs programs and speaks to them from outside; knows no part of the server. `otlp` for the messages of a collector.
-    Layer { name: "testkit", uses: &["client", "rpc", "proto", "otlp"], kind: Kind::Shell },
+    Layer { name: "testkit", uses: &["rpc", "proto", "otlp"], kind: Kind::Shell },
     Layer { name: "xtask", uses: &[], kind: Kind::Shell },
 ];
 

@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 const USAGE: &str = "\
 usage: cargo xtask <task>
 
-  codegen [--check]   generate crates/proto/src/gen and crates/rpc/src/gen from the .proto files;
+  codegen [--check]   generate the code in src/gen of crates/proto, rpc and otlp from the .proto files;
                       with --check: fail when what is checked in differs
   layers              check who depends on whom
   tidy                check licences, versions and sources of dependencies, and the shape of our own files

@@ -209,7 +209,7 @@ fn program(name: &str) -> Result<(String, PathBuf)> {
     Ok((programs.label, programs.etcd))
 }
 
-/// The rows, from issue to issue the same, so that results stay comparable.
+/// The rows, from run to run the same, so that results stay comparable.
 fn rows() -> Vec<Row> {
     let base = Shape {
         conns: 8,

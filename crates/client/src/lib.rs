@@ -1,4 +1,4 @@
-//! A small etcd client: what `etcdctl`, `bench` and the end-to-end tests speak to a server with.
+//! A small etcd client: what `etcdctl`, the gRPC proxy and v3 discovery speak to a server with.
 //!
 //! It behaves like etcd's own client library where that can be observed from outside:
 //!

@@ -1,7 +1,8 @@
 //! The messages of etcd 3.7: what clients send, what members send each other, and what stands on disk.
 //!
 //! One module for each protobuf package, generated from the files in `crates/proto/proto` by `cargo xtask codegen` and
-//! checked in. No service stubs here (those are in `rpc`), and no logic.
+//! checked in. No service stubs here (those are in `rpc`), and nothing of what a message means. Written by hand are [`nested`]
+//! (transactions deeper than the library decodes), [`text`] (names that are not UTF-8), and what keeps secrets out of `Debug`.
 //!
 //! - Every `bytes` field is [`bytes::Bytes`]: decoding from a `Bytes` buffer shares it instead of copying.
 //! - Messages that etcd encodes in the proto2 dialect ([`raftpb`], [`walpb`], [`snappb`], [`etcdserverpb::Metadata`],

@@ -4,7 +4,7 @@
 //! and what 3.7 writes, where absent means zero. Kinds of messages that never cross the network cannot be decoded, so no
 //! peer can speak for this member's timers or storage.
 //!
-//! Byte layouts: `docs/formats`; pinned by the golden tests below.
+//! The byte layouts are pinned by the golden tests below.
 
 use bytes::Bytes;
 use prost::Message as _;

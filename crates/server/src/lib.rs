@@ -5,8 +5,9 @@
 //! the services themselves.
 //!
 //! ```text
-//! config ──► bootstrap ──► member ─┬─► driver   node, log writer, apply, committer
-//!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, health
+//! config ──► bootstrap ──► member ─┬─► driver   heart, log writer, apply, committer
+//!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, Auth, Lock, Election, health
+//!                                  ├─► peer     other members: streams, snapshots, probes
 //!                                  ├─► access   who asks, and whether he may
 //!                                  ├─► http     gateway (JSON), health, version, metrics
 //!                                  └─► tasks    lease expiry, auto-compaction, progress of watches

@@ -1,6 +1,6 @@
 //! Values as etcd writes them into its log: durations, sizes, requests; and the line that tells the whole configuration.
 //!
-//! Keys and values are never written here, only keys' names and sizes: a log must not hold what users store.
+//! Values are never written here, only their sizes: a log must not hold what users store. Keys are, cut where they are long.
 
 mod request;
 mod trace;

@@ -6,6 +6,7 @@
 //! - [`cli`] runs golden scripts of etcdctl commands and compares transcripts;
 //! - [`api`] speaks to a server directly;
 //! - [`differential`] sends random operations to two servers, lets them exchange data directories, and compares;
+//! - [`cluster`] runs clusters of real processes, mixed and under faults, with load that is checked;
 //! - [`crash`] kills a member under load, again and again, and checks that nothing acknowledged is lost;
 //! - [`attack`] holds hostile connections to a member, while a well-behaved client goes on;
 //! - [`canary`] gives a member secrets, and looks for them where they do not belong;

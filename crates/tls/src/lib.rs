@@ -9,6 +9,7 @@
 //!
 //! - Certificate, key and trusted authorities are read again when their files change, and the list of revoked certificates at
 //!   each handshake, so that rotating them needs no restart (`fresh`, `pair`, `verify`). etcd reads the authorities once.
+//! - Certificates that Go believes and the library does not are looked at again (`direct`).
 //! - A listener that has trusted authorities, or is told so, accepts nobody without a certificate; there is no optional mode.
 //! - A certificate's names can be restricted, and a member's checked against the address it comes from (`origin`).
 //! - Certificates can be generated for those who want encryption without an authority (`generated`).
