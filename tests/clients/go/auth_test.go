@@ -236,6 +236,34 @@ func TestAuthentication(t *testing.T) {
 		equal(t, "value", value(t, bob, "shared/leased"), "absent")
 	})
 
+	t.Run("tokens instead of passwords", func(t *testing.T) {
+		token, err := anonymous.Authenticate(soon(t), "alice", "alice's password")
+		succeeds(t, err)
+		alice := dial(t, clientv3.Config{Endpoints: endpoints, Token: token.Token})
+		equal(t, "read with a token", value(t, alice, "shared/key"), "bob's own")
+		_, err = alice.Put(soon(t), "shared/key", "alice's")
+		fails(t, err, rpctypes.ErrPermissionDenied)
+		channel := watch(t, alice, "shared/token")
+		base := put(t, root, "shared/token", "1")
+		equal(t, "event", events(t, channel, 1, "shared/", base), "put token=1@0")
+		stranger := dial(t, clientv3.Config{Endpoints: endpoints, Token: "nobody's", MaxUnaryRetries: 1})
+		_, err = stranger.Get(soon(t), "shared/key")
+		fails(t, err, rpctypes.ErrInvalidAuthToken)
+		for name, want := range map[string]string{"read": "READ", "Write": "WRITE", "READWRITE": "READWRITE"} {
+			kind, err := clientv3.StrToPermissionType(name)
+			succeeds(t, err)
+			_, err = root.RoleGrantPermission(soon(t), "writer", "by name", "", kind)
+			succeeds(t, err)
+			role, err := root.RoleGet(soon(t), "writer")
+			succeeds(t, err)
+			equal(t, "permission", allowed((*clientv3.Permission)(role.Perm[0])), want+" by name..")
+		}
+		_, err = clientv3.StrToPermissionType("everything")
+		holds(t, "there is no such permission", err != nil)
+		_, err = root.RoleRevokePermission(soon(t), "writer", "by name", "")
+		succeeds(t, err)
+	})
+
 	t.Run("changes while clients are connected", func(t *testing.T) {
 		alice, carol := login(t, "alice", "alice's password"), login(t, "carol", "carol's password")
 		_, err := carol.Get(soon(t), "shared/key")

@@ -137,6 +137,7 @@ func TestElections(t *testing.T) {
 	fails(t, one.Proclaim(soon(t), "x"), concurrency.ErrElectionNotLeader)
 	succeeds(t, one.Campaign(soon(t), "one"))
 	equal(t, "key", one.Key(), fmt.Sprintf("%s/%x", prefix, first.Lease()))
+	equal(t, "revision of the election", one.Header().Revision, one.Rev())
 	told, err := two.Leader(soon(t))
 	succeeds(t, err)
 	equal(t, "leader", string(told.Kvs[0].Value), "one")
@@ -253,6 +254,40 @@ func TestTransactionalMemoryKeepsSums(t *testing.T) {
 			equal(t, "sum", sum, 100*accounts)
 		})
 	}
+}
+
+// What the isolations are called where each has a function of its own.
+func TestTransactionalMemoryByName(t *testing.T) {
+	client, prefix := member(t)
+	begins := []func(context.Context, *clientv3.Client, func(concurrency.STM) error) (*clientv3.TxnResponse, error){
+		concurrency.NewSTMRepeatable, concurrency.NewSTMSerializable, concurrency.NewSTMReadCommitted,
+	}
+	for i, begin := range begins {
+		key := fmt.Sprint(prefix, i)
+		put(t, client, key, "1")
+		attempts := 0
+		response, err := begin(soon(t), client, func(memory concurrency.STM) error {
+			attempts++
+			seen := memory.Get(key)
+			if attempts == 1 {
+				put(t, client, key, "2")
+			}
+			memory.Put(key+"/copy", seen)
+			return nil
+		})
+		succeeds(t, err)
+		equal(t, "committed", response.Succeeded, true)
+		want := []string{"2", "2", "1"}[i]
+		equal(t, "copied", value(t, client, key+"/copy"), want)
+	}
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	_, err := concurrency.NewSTMRepeatable(ended, client, func(memory concurrency.STM) error {
+		memory.Put(prefix+"late", memory.Get(prefix+"0"))
+		return nil
+	})
+	fails(t, err, context.Canceled)
+	equal(t, "value", value(t, client, prefix+"late"), "absent")
 }
 
 func TestTransactionalMemoryGivesUp(t *testing.T) {

@@ -42,6 +42,12 @@ func TestEndpointsOfAService(t *testing.T) {
 	_, err = client.Revoke(soon(t), granted.ID)
 	succeeds(t, err)
 	equal(t, "gone with its lease", receive(t, updates)[0].Key, service+"/two")
+	succeeds(t, manager.AddEndpoint(soon(t), service+"/three", one))
+	receive(t, updates)
+	succeeds(t, manager.DeleteEndpoint(soon(t), service+"/three"))
+	update = receive(t, updates)
+	equal(t, "update", *update[0], endpoints.Update{Op: endpoints.Delete, Key: service + "/three"})
+	holds(t, "another service's keys are not for this manager", manager.DeleteEndpoint(soon(t), prefix+"other") != nil)
 	cancel()
 	closes(t, updates)
 }
