@@ -7,7 +7,10 @@
 
 const assert = require('node:assert/strict');
 const { once } = require('node:events');
+const { readFileSync } = require('node:fs');
+const { join } = require('node:path');
 const { after, test } = require('node:test');
+const cockatiel = require('cockatiel');
 const etcd3 = require('etcd3');
 
 // How long anything may take, in milliseconds, that ought to happen soon.
@@ -20,10 +23,14 @@ after(() => {
   setTimeout(() => process.exit(process.exitCode || 1), PATIENCE).unref();
 });
 
-function addresses(variable) {
-  const value = process.env[variable];
-  assert.ok(value, `${variable} is not set: start the tests with tests/clients/run`);
-  return value.split(',').map((address) => `http://${address}`);
+function variable(name) {
+  const value = process.env[name];
+  assert.ok(value, `${name} is not set: start the tests with tests/clients/run`);
+  return value;
+}
+
+function addresses(name, scheme = 'http') {
+  return variable(name).split(',').map((address) => `${scheme}://${address}`);
 }
 
 function connect(hosts, options = {}) {
@@ -45,6 +52,19 @@ function onMember(name, body) {
 async function put(client, key, value) {
   return Number((await client.put(key).value(value)).header.revision);
 }
+
+/** A client of the member with TLS, that has this certificate if it is named. */
+function connectSecurely(certificate, options = {}) {
+  const read = (name) => readFileSync(join(variable('ETCD_CERTIFICATES'), name));
+  const credentials = { rootCertificate: read('ca.crt') };
+  if (certificate) {
+    Object.assign(credentials, { privateKey: read(`${certificate}.key`), certChain: read(`${certificate}.crt`) });
+  }
+  return connect(addresses('ETCD_TLS_MEMBER', 'https'), { credentials, ...options });
+}
+
+// Every request is made once, at once.
+const UNGUARDED = { host: () => cockatiel.noop, global: cockatiel.noop };
 
 /** Waits until a condition holds that nothing announces. */
 async function becomes(what, condition) {
@@ -107,6 +127,18 @@ onMember('ranges', async (client, prefix) => {
   assert.equal(await names(here().minModRevision(first + 4)), 'a b');
   assert.equal(await names(here().maxModRevision(first + 4)), 'a c');
   assert.ok((await client.getAll().keys()).includes(`${prefix}a`));
+  assert.ok((await client.getAll().all().keys()).includes(`${prefix}a`));
+  assert.deepEqual(await here().json(), { [`${prefix}a`]: 4, [`${prefix}b`]: 6, [`${prefix}c`]: 5 });
+  assert.equal((await here().keys('hex'))[0], Buffer.from(`${prefix}a`).toString('hex'));
+  assert.equal(await client.get(`${prefix}a`).string('hex'), '34');
+  assert.equal((await here().strings('hex'))[`${prefix}a`], '34');
+  // What the library thinks of ranges is what the member does.
+  const [ab, bc, c] = [['a', 'b'], ['b', 'c'], ['c', 'd']].map(([start, end]) => client.range({ start: prefix + start, end: prefix + end }));
+  assert.deepEqual([ab.compare(bc), bc.compare(ab), ab.compare(etcd3.Range.prefix(prefix)), ab.compare(c)], [-1, 1, 0, -1]);
+  for (const range of [ab, bc, c, etcd3.Range.prefix(prefix)]) {
+    const wanted = ['a', 'b', 'c'].filter((name) => range.includes(prefix + name));
+    assert.equal(await names(client.getAll().inRange(range)), wanted.join(' '));
+  }
 });
 
 onMember('deletes', async (client, prefix) => {
@@ -121,6 +153,8 @@ onMember('deletes', async (client, prefix) => {
   const range = await client.delete().inRange({ start: `${prefix}b`, end: `${prefix}d` });
   assert.deepEqual([range.deleted, Number(range.header.revision)], ['2', base + 2]);
   assert.deepEqual(await client.getAll().prefix(prefix).keys(), [`${prefix}d`]);
+  assert.equal((await client.delete().range(etcd3.Range.from({ prefix: `${prefix}d` })).exec()).deleted, '1');
+  await put(client, `${prefix}e`, 'value of e');
   assert.equal((await client.delete().prefix(prefix)).deleted, '1');
 });
 
@@ -198,6 +232,21 @@ onMember('watches', async (client, prefix) => {
   const past = client.watch().prefix(prefix).startRevision(String(base + 1)).watcher();
   assert.deepEqual(await listen(past, prefix)(2, base), ['put b=2@1', 'put a=3@2']);
 
+  // The library takes what is to be ignored for what is wanted.
+  const ignoring = connect(addresses('ETCD_MEMBER')).watch().prefix(prefix).startRevision(String(base)).ignore('delete');
+  const told = [];
+  const watcher = ignoring.watcher();
+  for (const event of ['connecting', 'connected', 'data']) {
+    watcher.on(event, () => told.push(event));
+  }
+  assert.equal(watcher.id, null);
+  assert.deepEqual(await listen(watcher, prefix)(2, base), ['delete a@3', 'delete b@3']);
+  assert.deepEqual([...new Set(told)].sort(), ['connected', 'connecting', 'data']);
+  assert.match(watcher.id, /^\d+$/);
+  // Where it would go on after a lost connection.
+  assert.equal(Number(watcher.lastRevision()), base + 4);
+  await watcher.cancel();
+
   // A watcher that ended hears nothing; the others of the stream go on.
   const ended = once(one, 'end');
   await one.cancel();
@@ -237,13 +286,28 @@ onMember('leases', async (client, prefix) => {
 
   // Renewed by itself, and told when somebody else ends it.
   const kept = client.lease(600);
+  const [fired, renewed] = [once(kept, 'keepaliveFired'), once(kept, 'keepaliveSucceeded')];
   const keptId = await kept.grant();
   await once(kept, 'keepaliveEstablished');
+  await fired;
+  assert.deepEqual([(await renewed)[0].ID, (await renewed)[0].TTL], [keptId, '600']);
+  assert.equal(kept.state, 1);
   await client.leaseClient.leaseRevoke({ ID: keptId });
   const lost = once(kept, 'lost');
   await assert.rejects(kept.keepaliveOnce(), etcd3.EtcdLeaseInvalidError);
   const [why] = await lost;
   assert.ok(why instanceof etcd3.EtcdLeaseInvalidError);
+
+  // One that is let go is renewed no more, and lives until its time.
+  const alone = client.lease(600);
+  const lives = await alone.grant();
+  alone.release();
+  assert.equal(alone.state, 2);
+  assert.ok(Number((await client.leaseClient.leaseTimeToLive({ ID: lives })).TTL) > 500);
+  await client.leaseClient.leaseRevoke({ ID: lives });
+  const failed = client.lease(1e10);
+  assert.match((await once(failed, 'lost'))[0].message, /too large lease TTL/);
+  await assert.rejects(failed.grant(), /etcdserver: too large lease TTL/);
 
   // A lease that nobody renews takes its keys with it.
   const short = client.lease(1, { autoKeepAlive: false });
@@ -257,7 +321,7 @@ onMember('leases', async (client, prefix) => {
 });
 
 onMember('locks', async (client, prefix) => {
-  const one = await client.lock(`${prefix}lock`).ttl(60).acquire();
+  const one = await client.lock(`${prefix}lock`).ttl(60).options({ deadline: Date.now() + PATIENCE }).acquire();
   const [kv] = (await client.get(`${prefix}lock`).exec()).kvs;
   assert.equal(kv.lease, await one.leaseId());
   await assert.rejects(client.lock(`${prefix}lock`).acquire(), etcd3.EtcdLockFailedError);
@@ -274,8 +338,15 @@ onMember('elections', async (client, prefix) => {
   const changes = [];
   observer.on('change', (leader) => changes.push(leader));
   const one = election.campaign('one');
+  const won = once(one, 'elected');
   await one.wait();
+  await won;
   assert.equal(await election.leader(), 'one');
+  assert.deepEqual(await election.leader('buffer'), Buffer.from('one'));
+  const place = await one.getCampaignKey();
+  const [standing] = (await client.get(place).exec()).kvs;
+  assert.equal(standing.value.toString(), 'one');
+  assert.ok(place.endsWith(standing.lease), 'the key is named after its lease');
   await becomes('one is seen', () => changes.at(-1) === 'one');
   await one.proclaim('one again');
   await becomes('one is seen again', () => changes.at(-1) === 'one again');
@@ -288,8 +359,16 @@ onMember('elections', async (client, prefix) => {
   await becomes('two is seen', () => changes.at(-1) === 'two');
   assert.equal(observer.leader(), 'two');
   await assert.rejects(one.proclaim('late'), etcd3.NotCampaigningError);
+  assert.equal(observer.hasLeader, true);
   await two.resign();
   await becomes('nobody leads', () => observer.leader() === undefined);
+  assert.equal(observer.hasLeader, false);
+  // Who loses the lease loses the election, and may still resign.
+  const three = election.campaign('three');
+  await three.wait();
+  await client.leaseClient.leaseRevoke({ ID: (await client.get(await three.getCampaignKey()).exec()).kvs[0].lease });
+  await becomes('nobody leads again', () => observer.leader() === undefined);
+  await three.resign();
   await observer.cancel();
 });
 
@@ -324,6 +403,27 @@ onMember('transactional memory', async (client, prefix) => {
     client.stm({ retries: 1000 }).transact(async (memory) => memory.put(counter).value(1 + (await memory.get(counter).number())));
   await Promise.all(Array.from({ length: 5 }, increment));
   assert.equal(await client.get(counter).number(), 5);
+  // Reads that are asked for beforehand are part of the transaction: here at one revision.
+  const [left, right] = [`${prefix}left`, `${prefix}right`];
+  await client.if(left, 'Version', '==', 0).then(client.put(left).value('1'), client.put(right).value('1')).commit();
+  let tries = 0;
+  const options = { isolation: 1, retries: 3, prefetch: [left, right], callOptions: { deadline: Date.now() + PATIENCE } };
+  const sum = await client.stm(options).transact(async (memory) => {
+    tries++;
+    const first = await memory.get(left).number();
+    if (tries === 1) {
+      await client.if(left, 'Version', '>', 0).then(client.put(left).value('2'), client.put(right).value('2')).commit();
+    }
+    const second = await memory.get(right).number();
+    await memory.put(`${prefix}sum`).value(first + second);
+    return first + second;
+  });
+  assert.deepEqual([tries, sum, await client.get(`${prefix}sum`)], [2, 4, '4']);
+  const hasty = connect(addresses('ETCD_MEMBER'), { faultHandling: UNGUARDED });
+  const late = hasty.stm({ callOptions: { deadline: Date.now() - 1000 } }).transact((memory) => memory.put(`${prefix}late`).value('1'));
+  await assert.rejects(late, etcd3.GRPCDeadlineExceededError);
+  assert.equal(await client.get(`${prefix}late`), null);
+
   const hopeless = client.stm({ retries: 0 }).transact(async (memory) => {
     await memory.get(counter);
     await put(client, counter, '9');
@@ -358,10 +458,21 @@ onMember('maintenance', async (client, prefix) => {
   assert.ok(Number(status.dbSize) > 0 && Number(status.raftIndex) > 0 && Number(status.raftTerm) > 0);
   const raised = await client.maintenance.alarm({ action: 'Activate', alarm: 'Nospace', memberID: '0' });
   assert.equal(raised.alarms.length, 1);
-  // To a client for this alone: such a refusal keeps it from asking again for a while.
+  // To a client for this alone: such refusals keep it from asking again for a while, unless it is told otherwise.
   const refused = connect(addresses('ETCD_MEMBER'));
+  const insisting = connect(addresses('ETCD_MEMBER'), { faultHandling: UNGUARDED });
+  for (let i = 0; i < 5; i++) {
+    await assert.rejects(insisting.put(`${prefix}key`).value('x').exec(), (error) => {
+      assert.ok(error instanceof etcd3.GRPCResourceExhastedError && etcd3.isRecoverableError(error));
+      return /etcdserver: mvcc: database space exceeded/.test(error.message);
+    });
+  }
   await assert.rejects(refused.put(`${prefix}key`).value('x').exec(), /etcdserver: mvcc: database space exceeded/);
   await client.maintenance.alarm({ action: 'Deactivate', alarm: 'Nospace', memberID: '0' });
+  await insisting.put(`${prefix}other`).value('x');
+  await assert.rejects(refused.put(`${prefix}other`).value('x').exec(), cockatiel.BrokenCircuitError);
+  await assert.rejects(client.maintenance.downgrade({ action: 'VALIDATE', version: '3.1.0' }), /etcdserver: invalid downgrade target version/);
+  await assert.rejects(client.maintenance.moveLeader({ targetID: '4711' }), etcd3.GRPCFailedPreconditionError);
   assert.equal((await client.maintenance.alarm({ action: 'Get', alarm: 'None', memberID: '0' })).alarms.length, 0);
   assert.ok((await client.maintenance.hash()).hash > 0);
   await client.maintenance.defragment();
@@ -373,6 +484,77 @@ onMember('maintenance', async (client, prefix) => {
   assert.equal(content.length % 4096, 32);
   assert.ok(content.includes('a value that is looked for'));
   assert.equal(Number((await client.get(`${prefix}key`).exec()).kvs[0].mod_revision), revision);
+});
+
+onMember('settings of a client', async (client, prefix) => {
+  const [host] = addresses('ETCD_MEMBER');
+  const key = `${prefix}key`;
+  await client.put(key).value('x'.repeat(100_000));
+  const narrow = connect(host, { grpcOptions: { 'grpc.max_receive_message_length': 1024 }, faultHandling: UNGUARDED });
+  await assert.rejects(narrow.get(key).exec(), etcd3.GRPCResourceExhastedError);
+  assert.equal(await narrow.getAll().prefix(key).count(), 1);
+
+  // Options for every call, by what it is; those of one call go before.
+  const calls = [];
+  const timed = connect(host, {
+    faultHandling: UNGUARDED,
+    defaultCallOptions: ({ service, method, isStream, params }) => {
+      calls.push([service, method, isStream, params && params.key && params.key.toString()]);
+      return isStream ? {} : { deadline: Date.now() + (method === 'put' ? -1000 : PATIENCE) };
+    },
+  });
+  await assert.rejects(timed.put(key).value('late').exec(), etcd3.GRPCDeadlineExceededError);
+  await timed.put(key).value('in time').options({ deadline: Date.now() + PATIENCE });
+  assert.equal(await timed.get(key), 'in time');
+  await assert.rejects(timed.get(key).options({ deadline: Date.now() - 1000 }).exec(), etcd3.GRPCDeadlineExceededError);
+  const late = { deadline: Date.now() - 1000 };
+  await assert.rejects(timed.delete().key(key).options(late).exec(), etcd3.GRPCDeadlineExceededError);
+  await assert.rejects(timed.if(key, 'Version', '>', 0).then(timed.delete().key(key)).options(late).commit(), etcd3.GRPCDeadlineExceededError);
+  const watcher = await timed.watch().key(key).create();
+  await watcher.cancel();
+  assert.deepEqual(calls[0], ['KV', 'put', false, key]);
+  assert.ok(calls.some(([service, method, isStream]) => service === 'Watch' && method === 'watch' && isStream));
+  assert.equal(await client.get(key), 'in time');
+
+  // Whom to ask again, and how often.
+  const retries = cockatiel.retry(cockatiel.handleWhen(etcd3.isRecoverableError), { maxAttempts: 2, backoff: new cockatiel.ConstantBackoff(1) });
+  const hosts = [];
+  let again = 0;
+  retries.onRetry(() => again++);
+  const nobody = connect(['http://127.0.0.1:1'], {
+    faultHandling: { global: retries, host: (name) => hosts.push(name) && cockatiel.noop, watchBackoff: new cockatiel.ConstantBackoff(1) },
+  });
+  await assert.rejects(nobody.get(key).exec(), etcd3.GRPCUnavailableError);
+  assert.deepEqual([again, hosts], [2, ['http://127.0.0.1:1']]);
+  const closed = new etcd3.Etcd3({ hosts: host, faultHandling: UNGUARDED });
+  assert.equal(await closed.get(key), 'in time');
+  closed.close();
+  await assert.rejects(closed.get(key).exec(), etcd3.ClientClosedError);
+});
+
+test('kinds of errors', { timeout: PATIENCE }, async () => {
+  const client = connect(addresses('ETCD_MEMBER'), { faultHandling: UNGUARDED });
+  const key = 'node/kinds of errors';
+  const lease = client.lease(600, { autoKeepAlive: false });
+  const id = await lease.grant();
+  const kinds = [
+    [() => client.put('').value('1').exec(), etcd3.GRPCInvalidArgumentError],
+    [() => client.get(key).revision('9000000000').exec(), etcd3.GRPCOutOfRangeError],
+    [() => client.put(key).ignoreLease().value('1').exec(), etcd3.GRPCInvalidArgumentError],
+    [() => client.leaseClient.leaseGrant({ ID: id, TTL: '600' }), etcd3.GRPCFailedPreconditionError],
+    [() => client.cluster.memberRemove({ ID: '4711' }), etcd3.GRPCNotFoundError],
+    [() => client.auth.authenticate({ name: 'root', password: 'x' }), etcd3.GRPCFailedPreconditionError],
+    [() => client.user('absent').roles(), etcd3.EtcdUserNotFoundError],
+    [() => client.role('absent').permissions(), etcd3.EtcdRoleNotFoundError],
+    [() => client.leaseClient.leaseRevoke({ ID: '4711' }), etcd3.EtcdLeaseInvalidError],
+    [() => client.get(key).options({ deadline: Date.now() - 1000 }).exec(), etcd3.GRPCDeadlineExceededError],
+  ];
+  for (const [ask, kind] of kinds) {
+    await assert.rejects(ask, kind);
+  }
+  await lease.revoke();
+  assert.equal((await client.auth.authStatus()).enabled, false);
+  assert.equal(await client.get(key), null);
 });
 
 test('a cluster', { timeout: 2 * PATIENCE }, async () => {
@@ -438,6 +620,10 @@ test('authentication', { timeout: 2 * PATIENCE }, async () => {
   assert.deepEqual((await alice.roles()).map((role) => role.name), ['reader']);
   await alice.removeRole('reader');
   await assert.rejects(alice.removeRole('reader'), etcd3.EtcdRoleNotGrantedError);
+  await reader.addUser('alice');
+  await reader.removeUser(alice);
+  assert.deepEqual(await alice.roles(), []);
+  await assert.rejects(reader.removeUser('alice'), etcd3.EtcdRoleNotGrantedError);
   await reader.addUser(alice);
   assert.deepEqual((await anonymous.getUsers()).map((user) => user.name), ['alice', 'root']);
   assert.deepEqual((await anonymous.getRoles()).map((role) => role.name), ['reader', 'root']);
@@ -449,6 +635,10 @@ test('authentication', { timeout: 2 * PATIENCE }, async () => {
   try {
     await assert.rejects(anonymous.get('shared/key').exec(), /etcdserver: user name is empty/);
     await assert.rejects(login('alice', 'wrong').get('shared/key').exec(), etcd3.EtcdAuthenticationFailedError);
+    const logins = [];
+    const callOptions = ({ service, method }) => logins.push(`${service}.${method}`) && { deadline: Date.now() + PATIENCE };
+    await connect(hosts, { auth: { username: 'root', password: 'root password', callOptions } }).get('shared/key').exec();
+    assert.deepEqual(logins, ['Auth.authenticate']);
     await root.put('shared/key').value("root's");
     const hers = login('alice', 'alice password');
     assert.equal(await hers.get('shared/key'), "root's");
@@ -477,4 +667,57 @@ test('authentication', { timeout: 2 * PATIENCE }, async () => {
     await root.auth.authDisable();
   }
   assert.equal(await anonymous.get('shared/key'), 'again');
+});
+
+test('TLS', { timeout: 2 * PATIENCE }, async () => {
+  const [host] = addresses('ETCD_TLS_MEMBER', 'https');
+  const key = 'node/tls';
+  const faultHandling = UNGUARDED;
+  const refused = [
+    connectSecurely(null, { faultHandling }),
+    connectSecurely('stranger', { faultHandling }),
+    connect(host, { faultHandling }),
+    connect(host.replace('https', 'http'), { faultHandling }),
+  ];
+  for (const client of refused) {
+    await assert.rejects(client.put(key).value('refused').exec(), etcd3.GRPCUnavailableError);
+  }
+
+  const [root, alice] = [connectSecurely('root'), connectSecurely('alice')];
+  assert.equal(await alice.get(key), null);
+  const watcher = await alice.watch().key(key).create();
+  const seen = once(watcher, 'put');
+  const lease = root.lease(600);
+  const renewed = once(lease, 'keepaliveSucceeded');
+  await lease.put(key).value('1');
+  await renewed;
+  assert.equal((await seen)[0].value.toString(), '1');
+  await watcher.cancel();
+  assert.equal((await alice.if(key, 'Value', '==', '1').then(alice.put(key).value('2').ignoreLease()).commit()).succeeded, true);
+  assert.equal(await root.get(key), '2');
+  const { members } = await alice.cluster.memberList({});
+  assert.deepEqual(members[0].clientURLs, [host]);
+  await lease.revoke();
+  assert.equal(await alice.get(key), null);
+
+  // Who has a certificate is the user of its common name.
+  for (const name of ['root', 'alice']) {
+    await root.auth.userAdd({ name, options: { no_password: true } });
+    await root.role(name).create();
+    await root.user(name).addRole(name);
+  }
+  await root.role('alice').grant({ permission: 'Read', range: etcd3.Range.prefix('shared/') });
+  await root.auth.authEnable();
+  try {
+    await root.put('shared/key').value("root's");
+    assert.equal(await alice.get('shared/key'), "root's");
+    await assert.rejects(alice.put('shared/key').value("alice's").exec(), etcd3.EtcdPermissionDeniedError);
+    await assert.rejects(alice.getAll().exec(), etcd3.EtcdPermissionDeniedError);
+    await root.user('bob').create("bob's password");
+    const bob = connectSecurely('root', { auth: { username: 'bob', password: "bob's password" } });
+    await assert.rejects(bob.get('shared/key').exec(), etcd3.EtcdPermissionDeniedError);
+  } finally {
+    await root.auth.authDisable();
+  }
+  await alice.put('shared/key').value("anybody's");
 });
