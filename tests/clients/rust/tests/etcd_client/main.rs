@@ -1,7 +1,10 @@
-//! The crate etcd-client, all of it that needs no TLS, against running members. Where those are is said by the environment.
+//! The crate etcd-client, all of it, against running members. Where those are is said by the environment.
 //!
 //! The tests share members, so each has keys of its own, and they run one after the other (`--test-threads=1`), which lets them
 //! count revisions.
+
+mod connections;
+mod tls;
 
 use std::time::{Duration, Instant};
 
@@ -28,6 +31,12 @@ async fn connect(endpoints: &[String], options: ConnectOptions) -> Client {
     Client::connect(endpoints, Some(options.with_timeout(PATIENCE).with_connect_timeout(PATIENCE)))
         .await
         .expect("connects")
+}
+
+/// Whether the member stands for this version of etcd or a later one, such as "3.6".
+async fn is_at_least(client: &mut Client, version: &str) -> bool {
+    // One digit each, for as long as there is no 3.10.
+    &client.status().await.expect("status").version()[..3] >= version
 }
 
 async fn member() -> Client {
@@ -177,6 +186,58 @@ async fn puts_gets_and_deletes() {
         client.delete("rust/kv/", Some(DeleteOptions::new().with_prefix())).await.expect("delete");
     assert_eq!(rest.deleted(), 2);
     assert_eq!(value(&mut client, "rust/kv/a").await, None);
+
+    for (options, left) in [
+        (DeleteOptions::new().with_range("rust/kv/c"), "c d"),
+        (DeleteOptions::new().with_from_key(), ""),
+        (DeleteOptions::new().with_all_keys(), ""),
+    ] {
+        for name in ["a", "b", "c", "d"] {
+            put(&mut client, &format!("rust/kv/{name}"), "1").await;
+        }
+        client.delete("rust/kv/a", Some(options)).await.expect("delete");
+        assert_eq!(keys(&mut client, "rust/kv/", prefix()).await, left);
+    }
+}
+
+#[tokio::test]
+async fn ranges_in_pieces() {
+    let mut client = member().await;
+    for i in 0..40 {
+        client
+            .put(format!("rust/pieces/{i:02}"), vec![b'a' + i; 100_000], None)
+            .await
+            .expect("put");
+    }
+    let options = || Some(GetOptions::new().with_prefix());
+    if !is_at_least(&mut client, "3.7").await {
+        let stream = client.kv_client().get_stream("rust/pieces/", options()).await;
+        let refused = match stream {
+            Ok(mut stream) => soon(stream.message()).await.map(|_| ()),
+            Err(error) => Err(error),
+        };
+        let Err(Error::GRpcStatus(status)) = refused else { panic!("no refusal: {refused:?}") };
+        assert_eq!(status.code(), tonic::Code::Unimplemented);
+        return;
+    }
+    // Together more than one message of the default size.
+    let whole = client
+        .kv_client()
+        .max_decoding_message_size(8 << 20)
+        .get("rust/pieces/", options())
+        .await
+        .expect("get");
+    let mut stream = client.kv_client().get_stream("rust/pieces/", options()).await.expect("get");
+    let (mut seen, mut pieces, mut count) = (Vec::new(), 0, 0);
+    while let Some(piece) = soon(stream.message()).await.expect("piece") {
+        pieces += usize::from(!piece.kvs().is_empty());
+        seen.extend(piece.kvs().iter().map(|kv| (kv.key().to_vec(), kv.value().to_vec())));
+        count = piece.count();
+    }
+    assert!(pieces > 1, "4 MB come in {pieces} pieces");
+    assert_eq!((count, seen.len()), (40, 40));
+    let want = whole.kvs().iter().map(|kv| (kv.key().to_vec(), kv.value().to_vec()));
+    assert!(want.eq(seen));
 }
 
 #[tokio::test]
@@ -338,7 +399,11 @@ async fn watch(client: &mut Client, key: &str, options: WatchOptions) -> WatchSt
 #[tokio::test]
 async fn watches() {
     let mut client = member().await;
-    let mut one = watch(&mut client, "rust/watch/a", WatchOptions::new()).await;
+    // The key of the call is the one that counts.
+    let mut one =
+        watch(&mut client, "rust/watch/a", WatchOptions::new().with_key("elsewhere")).await;
+    let mut later = watch(&mut client, "rust/watch/b", WatchOptions::new().with_from_key()).await;
+    let mut everything = watch(&mut client, "ignored", WatchOptions::new().with_all_keys()).await;
     let mut all = watch(
         &mut client,
         "rust/watch/",
@@ -359,6 +424,11 @@ async fn watches() {
         events(&mut all, 5, base).await,
         ["put a=1@0", "put b=2@1", "put a=3@2 (was 1)", "delete a@3 (was 3)", "delete b@3 (was 2)"]
     );
+    assert_eq!(events(&mut later, 2, base).await, ["put b=2@1", "delete b@3"]);
+    assert_eq!(
+        events(&mut everything, 5, base).await,
+        ["put a=1@0", "put b=2@1", "put a=3@2", "delete a@3", "delete b@3"]
+    );
     assert_eq!(events(&mut deletions, 2, base).await, ["delete a@3", "delete b@3"]);
     assert_eq!(events(&mut puts, 2, base).await, ["put a=1@0", "put a=3@2"]);
     let mut past = watch(
@@ -371,6 +441,18 @@ async fn watches() {
         events(&mut past, 4, base).await,
         ["put b=2@1", "put a=3@2", "delete a@3", "delete b@3"]
     );
+}
+
+#[tokio::test]
+async fn progress_of_itself() {
+    let mut client = member().await;
+    let revision = put(&mut client, "rust/progress/unwatched", "1").await;
+    // The members are told to report each second.
+    let mut stream =
+        watch(&mut client, "rust/progress/a", WatchOptions::new().with_progress_notify()).await;
+    let progress = soon(stream.message()).await.expect("response").expect("open");
+    assert!(progress.events().is_empty() && !progress.created() && !progress.canceled());
+    assert!(progress.header().expect("header").revision() >= revision);
 }
 
 #[tokio::test]
@@ -595,12 +677,33 @@ async fn maintenance() {
     assert!(status.raft_applied_index() <= status.raft_index() && status.raft_term() > 0);
     assert!(status.db_size() >= status.raft_used_db_size() && status.raft_used_db_size() > 0);
 
-    let raise = AlarmOptions::new();
+    // What 3.5 does not say yet.
+    let newer = is_at_least(&mut client, "3.6").await;
+    assert_eq!(status.db_size_quota(), if newer { 2 << 30 } else { 0 });
+    assert!(status.downgrade_info().is_none_or(|info| !info.enabled()));
+    let mut storage = status.storage_version().to_owned();
+    if newer {
+        // The version of a new cluster is decided after its first election.
+        let cluster_version = format!("{}.0", &status.version()[..3]);
+        soon(async {
+            while storage != cluster_version {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                storage = client.status().await.expect("status").storage_version().to_owned();
+            }
+        })
+        .await;
+    }
+
+    let mut raise = AlarmOptions::new();
+    raise.with_member(id);
     let raised = client
         .alarm(AlarmAction::Activate, AlarmType::Nospace, Some(raise.clone()))
         .await
         .expect("alarm");
-    assert_eq!(raised.alarms()[0].alarm(), AlarmType::Nospace);
+    assert_eq!(
+        (raised.alarms()[0].alarm(), raised.alarms()[0].member_id()),
+        (AlarmType::Nospace, id)
+    );
     assert_eq!(
         refusal(client.put("rust/kept", "x", None).await),
         "etcdserver: mvcc: database space exceeded"
@@ -613,6 +716,8 @@ async fn maintenance() {
 
     let hash = client.hash_kv(revision).await.expect("hash");
     assert_eq!(hash.hash(), client.hash_kv(0).await.expect("hash").hash());
+    assert_eq!(hash.hash_revision(), if newer { revision } else { 0 });
+    assert!(hash.compact_version() < revision);
     client.defragment().await.expect("defragment");
     assert_eq!(hash.hash(), client.hash_kv(revision).await.expect("hash").hash());
     assert_ne!(client.hash().await.expect("hash").hash(), 0);
@@ -622,6 +727,7 @@ async fn maintenance() {
     let mut remaining = None;
     while let Some(part) = soon(snapshot.message()).await.expect("part") {
         content.extend_from_slice(part.blob());
+        assert_eq!(part.version(), storage);
         // What remains shrinks by what came. The sum at the end is not counted among it.
         if let Some(before) = remaining.replace(part.remaining_bytes()) {
             assert!(part.remaining_bytes() <= before);
@@ -806,6 +912,48 @@ async fn authentication() {
     let refused = soon(stream.message()).await.expect("response").expect("open");
     assert!(refused.canceled());
     assert!(refused.cancel_reason().contains("permission denied"), "{}", refused.cancel_reason());
+    // Another user over the same connections; one who is not believed changes nothing.
+    let mut changing = connect(&address, login("alice", "alice's password")).await;
+    let user = |name: &str, password: &str| Some((name.to_owned(), password.to_owned()));
+    changing.update_user(user("bob", "bob's password")).await.expect("login");
+    put(&mut changing, "shared/a", "bob's").await;
+    assert_eq!(
+        refusal(changing.update_user(user("alice", "wrong")).await),
+        "etcdserver: authentication failed, invalid user ID or password"
+    );
+    put(&mut changing, "shared/a", "bob's").await;
+    changing.update_user(None).await.expect("nobody");
+    assert_eq!(
+        refusal(changing.put("shared/a", "x", None).await),
+        "etcdserver: user name is empty"
+    );
+    let token =
+        anonymous.auth_client().authenticate("alice".into(), "alice's password".into()).await;
+    assert!(!token.expect("login").token().is_empty());
+
+    // Permissions of every shape, granted and taken.
+    let (read, revoke) = (Permission::read, RoleRevokePermissionOptions::new);
+    for (permission, options, key, (first, end)) in [
+        (
+            read("rights/").with_range_end("rights0"),
+            revoke().with_range_end("rights0"),
+            "rights/",
+            ("rights/", "rights0"),
+        ),
+        (read("rights/").with_from_key(), revoke().with_from_key(), "rights/", ("rights/", "\0")),
+        (read("").with_all_keys(), revoke().with_all_keys(), "", ("\0", "\0")),
+    ] {
+        assert_eq!(refusal(alice.get("rights/a", None).await), denied);
+        root.role_grant_permission("reader", permission).await.expect("grant");
+        alice.get("rights/a", None).await.expect("get");
+        let granted = root.role_get("reader").await.expect("role").permissions();
+        let is_it = |each: &Permission| {
+            each.key() == first.as_bytes() && each.range_end() == end.as_bytes()
+        };
+        assert!(granted.iter().any(is_it), "{granted:?}");
+        root.role_revoke_permission("reader", key, Some(options)).await.expect("revoke");
+    }
+
     let lease = bob.lease_grant(600, None).await.expect("grant").id();
     bob.put("shared/leased", "1", Some(PutOptions::new().with_lease(lease))).await.expect("put");
     assert_eq!(refusal(alice.lease_revoke(lease).await), denied);
