@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -182,6 +184,20 @@ func TestDialOptionsAndRetries(t *testing.T) {
 	equal(t, "code when nobody is there", status.Code(err), codes.Unavailable)
 	equal(t, "attempts to write", len(methods), 1)
 	equal(t, "value", value(t, client, prefix+"key"), "value")
+
+	// Who looks into the client's log finds each attempt that failed.
+	path := filepath.Join(t.TempDir(), "client.log")
+	logging := zap.NewProductionConfig()
+	logging.OutputPaths = []string{path}
+	config.LogConfig, config.DialTimeout = &logging, patience
+	talkative, err := clientv3.New(config)
+	succeeds(t, err)
+	defer talkative.Close()
+	_, err = talkative.Get(soon(t), prefix+"key")
+	equal(t, "code when nobody is there", status.Code(err), codes.Unavailable)
+	logged, err := os.ReadFile(path)
+	succeeds(t, err)
+	equal(t, "lines of attempts", strings.Count(string(logged), `"method":"/etcdserverpb.KV/Range","attempt":`), 4)
 }
 
 func TestTheContextOfAClientEndsItsSessions(t *testing.T) {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -36,10 +37,14 @@ func secure(t *testing.T, name string) *clientv3.SecureConfig {
 func dialSecurely(t *testing.T, certificates *clientv3.SecureConfig, login *clientv3.AuthConfig) *clientv3.Client {
 	t.Helper()
 	config, err := clientv3.NewClientConfig(&clientv3.ConfigSpec{
-		Endpoints:   []string{"https://" + addresses(t, "ETCD_TLS_MEMBER")[0]},
-		DialTimeout: patience,
-		Secure:      certificates,
-		Auth:        login,
+		Endpoints:          []string{"https://" + addresses(t, "ETCD_TLS_MEMBER")[0]},
+		DialTimeout:        patience,
+		RequestTimeout:     patience,
+		KeepAliveTime:      time.Minute,
+		KeepAliveTimeout:   patience,
+		MaxCallSendMsgSize: 2 * 1024 * 1024,
+		Secure:             certificates,
+		Auth:               login,
 	}, zap.NewNop())
 	succeeds(t, err)
 	return dial(t, *config)
@@ -91,6 +96,19 @@ func TestTLSNeedsACertificate(t *testing.T) {
 	config, err := yaml.NewConfig(path)
 	succeeds(t, err)
 	equal(t, "value", value(t, dial(t, *config), t.Name()), value(t, client, t.Name()))
+
+	// And settings that want no TLS.
+	plainly := clientv3.ConfigSpec{
+		Endpoints: addresses(t, "ETCD_MEMBER"),
+		Secure:    &clientv3.SecureConfig{InsecureTransport: true},
+		Auth:      &clientv3.AuthConfig{},
+	}
+	copied := plainly.Clone()
+	equal(t, "copy", *copied.Secure, *plainly.Secure)
+	holds(t, "nobody logs in", copied.Auth.Empty())
+	config, err = clientv3.NewClientConfig(copied, zap.NewNop())
+	succeeds(t, err)
+	equal(t, "value in another member", value(t, dial(t, *config), t.Name()), "absent")
 
 	skips := secure(t, "root")
 	skips.Cacert, skips.InsecureSkipVerify = "", true
