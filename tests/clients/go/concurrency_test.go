@@ -7,9 +7,11 @@ import (
 	"sync"
 	"testing"
 
+	pb "go.etcd.io/etcd/api/v3/etcdserverpb"
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
+	"google.golang.org/grpc"
 )
 
 func session(t *testing.T, client *clientv3.Client, options ...concurrency.SessionOption) *concurrency.Session {
@@ -59,7 +61,16 @@ func receiveEnd(t *testing.T, done <-chan struct{}) {
 
 func TestMutexes(t *testing.T) {
 	client, prefix := member(t)
-	first, second, third := session(t, client), session(t, client), session(t, client)
+	// The third's client tells when it begins to watch the one before it: its own key has been answered then.
+	watches := make(chan bool, 16)
+	tells := func(ctx context.Context, stream *grpc.StreamDesc, connection *grpc.ClientConn, method string, begin grpc.Streamer, options ...grpc.CallOption) (grpc.ClientStream, error) {
+		if method == pb.Watch_Watch_FullMethodName {
+			watches <- true
+		}
+		return begin(ctx, stream, connection, method, options...)
+	}
+	telling := dial(t, clientv3.Config{Endpoints: client.Endpoints(), DialOptions: []grpc.DialOption{grpc.WithChainStreamInterceptor(tells)}})
+	first, second, third := session(t, client), session(t, client), session(t, telling)
 	one, two := concurrency.NewMutex(first, prefix), concurrency.NewMutex(second, prefix)
 	succeeds(t, one.Lock(soon(t)))
 	equal(t, "key", one.Key(), fmt.Sprintf("%s/%x", prefix, first.Lease()))
@@ -80,7 +91,8 @@ func TestMutexes(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	given := make(chan error, 1)
 	go func() { given <- waiting.Lock(ctx) }()
-	becomes(t, "the third waits", func() bool { return get(t, client, prefix+"/", clientv3.WithPrefix()).Count == 3 })
+	receive(t, watches)
+	equal(t, "keys while two wait", get(t, client, prefix+"/", clientv3.WithPrefix()).Count, 3)
 	cancel()
 	fails(t, receive(t, given), context.Canceled)
 	becomes(t, "who gave up has left", func() bool { return get(t, client, prefix+"/", clientv3.WithPrefix()).Count == 2 })

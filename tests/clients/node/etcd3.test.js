@@ -593,6 +593,12 @@ test('a cluster', { timeout: 2 * PATIENCE }, async () => {
   const changed = (await each[0].cluster.memberList({})).members;
   assert.deepEqual(changed.find((member) => member.ID === added.ID).peerURLs, ['http://127.0.0.1:2']);
   await each[0].cluster.memberRemove({ ID: added.ID });
+  const insisting = connect(hosts[0], { faultHandling: UNGUARDED });
+  // Not at the URL of before: in the same second it would be the member that is gone for ever.
+  const { member: learner } = await insisting.cluster.memberAdd({ peerURLs: ['http://127.0.0.1:3'], isLearner: true });
+  assert.equal(learner.isLearner, true);
+  await assert.rejects(insisting.cluster.memberPromote({ ID: learner.ID }), /can only promote a learner member which is in sync with leader/);
+  await insisting.cluster.memberRemove({ ID: learner.ID });
   assert.equal((await each[0].cluster.memberList({})).members.length, 3);
 });
 

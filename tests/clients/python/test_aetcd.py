@@ -134,6 +134,10 @@ class Keys(Member):
         with self.assertRaises(aetcd.ConnectionFailedError):
             await nobody.get(b"key")
         await nobody.close()
+        hasty = aetcd.Client(*addresses("ETCD_MEMBER")[0], timeout=1e-6)
+        with self.assertRaises(aetcd.ConnectionTimeoutError):
+            await hasty.get(b"key")
+        await hasty.close()
 
     async def test_deletes(self):
         for name in (b"a", b"b", b"c", b"d"):
@@ -453,6 +457,8 @@ class Authentication(unittest.IsolatedAsyncioTestCase):
         address = addresses("ETCD_AUTH_MEMBER")[0]
         anonymous = await self.enterAsyncContext(client(address))
         auth = rpc.AuthStub(anonymous.channel)
+        with self.assertRaisesRegex(aetcd.PreconditionFailedError, "^etcdserver: authentication is not enabled$"):
+            await client(address, username="root", password="root's password").connect()
         for name in ("root", "alice"):
             await auth.UserAdd(rpc.AuthUserAddRequest(name=name, password=f"{name}'s password"))
             await auth.RoleAdd(rpc.AuthRoleAddRequest(name=name))
@@ -480,6 +486,10 @@ class Authentication(unittest.IsolatedAsyncioTestCase):
             ):
                 with self.assertRaisesRegex(aetcd.ClientError, "permission denied$"):
                     await refused
+            stranger = await self.enterAsyncContext(client(address))
+            stranger.metadata = (("token", "nobody's"),)
+            with self.assertRaisesRegex(aetcd.exceptions.UnauthenticatedError, "^etcdserver: invalid auth token$"):
+                await stranger.get(b"shared/key")
             event = await alice.watch_once(b"shared/key", timeout=PATIENCE, start_revision=(await alice.get(b"shared/key")).mod_revision)
             self.assertEqual(event.kv.value, b"root's")
             await rpc.AuthStub(root.channel).UserDelete(rpc.AuthUserDeleteRequest(name="alice"), metadata=root.metadata)

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use etcd_client::{
     AlarmAction, AlarmOptions, AlarmType, CampaignResponse, Client, CompactionOptions, Compare,
     CompareOp, ConnectOptions, DeleteOptions, DowngradeOptions, Error, EventType, GetOptions,
-    KvClientPrefix, LeaseClientPrefix, LeaseGrantOptions, LeaseTimeToLiveOptions, LockOptions,
-    MemberAddOptions, Permission, PermissionType, ProclaimOptions, PutOptions, ResignOptions,
-    RoleRevokePermissionOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse, UserAddOptions,
-    WatchFilterType, WatchOptions, WatchStream,
+    KvClientPrefix, LeaderKey, LeaseClientPrefix, LeaseGrantOptions, LeaseTimeToLiveOptions,
+    LockOptions, MemberAddOptions, Permission, PermissionType, ProclaimOptions, PutOptions,
+    ResignOptions, RoleRevokePermissionOptions, SortOrder, SortTarget, Txn, TxnOp, TxnOpResponse,
+    UserAddOptions, WatchFilterType, WatchOptions, WatchStream,
 };
 
 /// How long anything may take that ought to happen soon.
@@ -623,7 +623,14 @@ async fn elections() {
         }
     })
     .await;
-    client.resign(Some(ResignOptions::new().with_leader(key.clone()))).await.expect("resign");
+    // A leader's key can be made of what is known of it.
+    let remade = LeaderKey::new()
+        .with_name("rust/election")
+        .with_key(key.key())
+        .with_rev(key.rev())
+        .with_lease(lease);
+    assert_eq!(remade.name_str().expect("text"), "rust/election");
+    client.resign(Some(ResignOptions::new().with_leader(remade))).await.expect("resign");
     let second = soon(waiting).await.expect("task");
     assert_eq!(second.leader().expect("leader").lease(), others_lease);
     let seen = soon(observed.message()).await.expect("response").expect("open");
@@ -743,15 +750,58 @@ async fn maintenance() {
 }
 
 #[tokio::test]
+async fn downgrades() {
+    let mut client = connect(&addresses("ETCD_AUTH_MEMBER"), ConnectOptions::new()).await;
+    let mut maintenance = client.maintenance_client();
+    let version = client.status().await.expect("status").version().to_owned();
+    let minor: u32 = version.split('.').nth(1).expect("minor").parse().expect("number");
+    if minor == 5 {
+        // One that is begun is carried out there, but not answered.
+        assert_eq!(
+            refusal(maintenance.downgrade(DowngradeOptions::Cancel).await),
+            "etcdserver: no inflight downgrade job"
+        );
+        return;
+    }
+    let target = format!("3.{}.0", minor - 1);
+    let begun = loop {
+        match maintenance.downgrade(DowngradeOptions::Enable(target.clone())).await {
+            // A new cluster has no version yet.
+            Err(Error::GRpcStatus(status))
+                if status.message().contains("cluster version not found") =>
+            {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            other => break other.expect("downgrade"),
+        }
+    };
+    assert_eq!(begun.version().split('.').nth(1), version.split('.').nth(1));
+    assert_eq!(
+        refusal(maintenance.downgrade(DowngradeOptions::Enable(target.clone())).await),
+        "etcdserver: cluster has a downgrade job in progress"
+    );
+    let status = client.status().await.expect("status");
+    let info = status.downgrade_info().expect("downgrade");
+    assert_eq!((info.enabled(), info.target_version()), (true, &target[..]));
+    maintenance.downgrade(DowngradeOptions::Cancel).await.expect("cancel");
+    let status = client.status().await.expect("status");
+    assert!(status.downgrade_info().is_none_or(|info| !info.enabled()));
+}
+
+#[tokio::test]
 async fn cluster_of_three() {
     let mut each = cluster().await;
     let revision = put(&mut each[0], "rust/cluster", "1").await;
     let mut hashes = Vec::new();
+    let mut clusters = std::collections::BTreeSet::new();
     for client in &mut each {
+        let status = client.status().await.expect("status");
+        clusters.insert(status.header().expect("header").cluster_id());
         assert_eq!(value(client, "rust/cluster").await.as_deref(), Some("1"));
         hashes.push(client.hash_kv(revision).await.expect("hash").hash());
     }
     assert!(hashes.iter().all(|hash| *hash == hashes[0]));
+    assert_eq!(clusters.len(), 1);
 
     let list = each[0].member_list().await.expect("members");
     assert_eq!(list.members().len(), 3);
