@@ -73,9 +73,10 @@ func TestMembersOfACluster(t *testing.T) {
 
 func TestMembershipChanges(t *testing.T) {
 	// Not beside the test that moves the leader: a change that is forwarded to one that has just left is lost, and its client waits.
-	// One member for all: another would not know yet what this one has done.
+	// The leader for all: another would not know yet what this one has done, and a change that comes to the leader before it has
+	// applied the one before is dropped, and its client waits.
 	_, each, _ := cluster(t)
-	client := each[0]
+	client, _, _, _ := leader(t, each)
 	url, moved := urlOfNobody(t), urlOfNobody(t)
 	var added *clientv3.MemberAddResponse
 	var err error
