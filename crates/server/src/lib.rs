@@ -21,6 +21,7 @@ mod compactor;
 pub mod config;
 mod corruption;
 mod deadline;
+mod descriptors;
 mod driver;
 mod facts;
 mod first_election;

@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use crate::board::Board;
 use crate::driver::heart::Work;
 use crate::driver::mailbox::Sender;
+use crate::told;
 
 /// etcd asks again after this time, since a request or its answer may be lost.
 const RETRY: Duration = Duration::from_millis(500);
@@ -58,6 +59,8 @@ struct Round {
     /// The contexts under which it was asked for; an answer to any of them ends it.
     contexts: BTreeSet<u64>,
     asked_at: Instant,
+    /// When it was last told that nobody answers.
+    given_up_at: Option<Instant>,
     waiters: Vec<Waiter>,
 }
 
@@ -87,13 +90,13 @@ impl Reads {
         if board.reads_locally() {
             return Ok(());
         }
-        tokio::time::timeout(timeout, async {
-            let index = self.round().await?;
-            board.wait_applied(index).await;
-            Ok(())
-        })
-        .await
-        .unwrap_or(Err(ReadError::Timeout))
+        let deadline = tokio::time::Instant::now() + timeout;
+        let Ok(index) = tokio::time::timeout_at(deadline, self.round()).await else {
+            self.give_up(timeout);
+            return Err(ReadError::Timeout);
+        };
+        let applied = tokio::time::timeout_at(deadline, board.wait_applied(index?)).await;
+        applied.map_err(|_| ReadError::Timeout)
     }
 
     async fn round(&self) -> Result<LogIndex, ReadError> {
@@ -117,6 +120,7 @@ impl Reads {
         state.round = Some(Round {
             contexts: BTreeSet::new(),
             asked_at: Instant::now(),
+            given_up_at: None,
             waiters: std::mem::take(&mut state.waiting),
         });
         self.ask(state);
@@ -134,30 +138,54 @@ impl Reads {
     fn ask_again(&self) {
         let mut state = self.lock();
         if state.round.as_ref().is_some_and(|round| round.asked_at.elapsed() >= RETRY) {
-            tracing::warn!(retry_timeout = ?RETRY, "waiting for ReadIndex response took too long, retrying");
+            tracing::warn!(
+                sent_request_id = state.last_context,
+                retry_timeout = ?RETRY,
+                "waiting for ReadIndex response took too long, retrying"
+            );
             self.ask(&mut state);
+        }
+    }
+
+    /// Tells that nobody answers: once for all who wait as long, since they are one request to the leader.
+    fn give_up(&self, timeout: Duration) {
+        let mut state = self.lock();
+        let Some(round) = &mut state.round else { return };
+        if round.given_up_at.is_none_or(|at| at.elapsed() >= timeout) {
+            round.given_up_at = Some(Instant::now());
+            tracing::warn!(
+                timeout = told::go_duration(timeout),
+                "timed out waiting for read index response (local node might have slow network)"
+            );
         }
     }
 
     /// Takes the answer of consensus.
     pub(crate) fn confirm(&self, context: &[u8], index: LogIndex) {
         let Ok(context) = <[u8; 8]>::try_from(context).map(u64::from_be_bytes) else { return };
-        self.end_round(Ok(index), |round| round.contexts.contains(&context));
+        if !self.end_round(Ok(index), |round| round.contexts.contains(&context)) {
+            tracing::warn!(
+                received_request_id = context,
+                "ignored out-of-date read index response; local node read indexes queueing up and waiting to be in sync with leader"
+            );
+        }
     }
 
     /// Another member leads: the round's answer will not come.
     pub(crate) fn leader_changed(&self) {
-        self.end_round(Err(ReadError::LeaderChanged), |_| true);
+        // Without a round there is nothing to void.
+        let _ = self.end_round(Err(ReadError::LeaderChanged), |_| true);
     }
 
+    /// Answers those who wait for the round, if it is meant; returns whether it was.
     fn end_round(
         &self,
         answer: Result<LogIndex, ReadError>,
         is_meant: impl FnOnce(&Round) -> bool,
-    ) {
+    ) -> bool {
         let mut state = self.lock();
         if !state.round.as_ref().is_some_and(is_meant) {
-            return;
+            return false;
         }
         let waiters = state.round.take().map(|round| round.waiters).unwrap_or_default();
         if !state.waiting.is_empty() {
@@ -168,6 +196,7 @@ impl Reads {
             // Whoever has gone needs no answer.
             let _ = waiter.send(answer);
         }
+        true
     }
 }
 
@@ -177,6 +206,7 @@ mod tests {
 
     use super::*;
     use crate::driver::mailbox::{Receiver, mailbox};
+    use crate::told::lines::Lines;
 
     fn asked(inbox: &Receiver<Work>) -> Vec<Bytes> {
         let mut batch = VecDeque::new();
@@ -194,6 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_round_serves_all_who_wait_and_late_ones_get_the_next() {
+        let (lines, _told) = Lines::gather();
         let (sender, inbox) = mailbox(10);
         let reads = Reads::new(sender, 0);
         let answers = async { tokio::join!(biased; reads.round(), reads.round(), reads.round()) };
@@ -209,6 +240,9 @@ mod tests {
         };
         let ((a, b, c), ()) = tokio::join!(biased; answers, drive);
         assert_eq!((a, b, c), (Ok(LogIndex(5)), Ok(LogIndex(7)), Ok(LogIndex(7))));
+        let told = ["WARN", "received_request_id=1", "ignored out-of-date read index response"];
+        assert_eq!(lines.with(&told), 1, "the first round's second answer");
+        assert_eq!(lines.with(&["WARN"]), 1);
     }
 
     #[tokio::test]
@@ -222,5 +256,28 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(biased; reads.round(), drive);
         assert_eq!(answer, Err(ReadError::LeaderChanged));
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_in_vain_are_told_as_one() {
+        let (sender, _inbox) = mailbox(10);
+        let reads = Reads::new(sender, 0);
+        let board = Board::new(0);
+        let (lines, _told) = Lines::gather();
+        let timeout = Duration::from_millis(20);
+        let answers =
+            tokio::join!(reads.linearizable(&board, timeout), reads.linearizable(&board, timeout));
+        assert_eq!(answers, (Err(ReadError::Timeout), Err(ReadError::Timeout)));
+        let told = ["WARN", "timeout=20ms", "timed out waiting for read index response"];
+        assert_eq!(lines.with(&told), 1);
+        // One that is confirmed, and waits for what is to be applied, waits for no answer.
+        let confirm = async {
+            tokio::task::yield_now().await;
+            reads.confirm(&1_u64.to_be_bytes(), LogIndex(5));
+        };
+        let (answer, ()) =
+            tokio::join!(biased; reads.linearizable(&board, Duration::from_millis(1)), confirm);
+        assert_eq!(answer, Err(ReadError::Timeout));
+        assert_eq!(lines.with(&told), 1);
     }
 }

@@ -2,14 +2,18 @@
 //!
 //! Values are never written here, only their sizes: a log must not hold what users store. Keys are, cut where they are long.
 
+#[cfg(test)]
+pub(crate) mod lines;
 mod request;
 mod trace;
+mod transfer;
 
 use std::time::Duration;
 
 pub(crate) use request::{Form, delete_range, proposal, put, range, shown_key, txn};
 use serde_json::{Value, json};
 pub(crate) use trace::{TRACE_AFTER, Trace};
+pub(crate) use transfer::Transfer;
 
 use crate::config::{AutoCompaction, ClusterState, Config, Feature, Url};
 use crate::version::{OWN, Version};

@@ -182,14 +182,8 @@ impl Heart {
         let had_paused = since_last > TICKS_UNTIL_DOUBT * self.heartbeat;
         self.board.ticked(had_paused);
         let late = now.duration_since(*next_tick);
-        if late > self.heartbeat && self.board.is_leader() && !self.is_alone() {
+        if self.board.is_leader() && !self.is_alone() && tell_late(late, self.heartbeat) {
             self.metrics.consensus.late_heartbeats.count();
-            tracing::warn!(
-                heartbeat_interval = told::go_duration(self.heartbeat),
-                expected_duration = told::go_duration(2 * self.heartbeat),
-                exceeded_duration = told::go_duration(late - self.heartbeat),
-                "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
-            );
         }
         let mut ticks = 0;
         while *next_tick <= now {
@@ -404,4 +398,39 @@ impl Heart {
 fn end<W>(inbox: Sender<W>, thread: JoinHandle<()>) {
     drop(inbox);
     let _ = thread.join();
+}
+
+/// Whether a leader's heartbeat is so late that the others may doubt it: by more than an interval. That is told.
+fn tell_late(late: Duration, heartbeat: Duration) -> bool {
+    let is_late = late > heartbeat;
+    if is_late {
+        tracing::warn!(
+            heartbeat_interval = told::go_duration(heartbeat),
+            expected_duration = told::go_duration(2 * heartbeat),
+            exceeded_duration = told::go_duration(late - heartbeat),
+            "leader failed to send out heartbeat on time; took too long, leader is overloaded likely from slow disk"
+        );
+    }
+    is_late
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::told::lines::Lines;
+
+    #[test]
+    fn a_heartbeat_that_an_interval_was_left_out_before_is_told() {
+        let (lines, _told) = Lines::gather();
+        let heartbeat = Duration::from_millis(100);
+        assert!(!tell_late(heartbeat, heartbeat));
+        assert_eq!(lines.with(&[]), 0);
+        assert!(tell_late(Duration::from_millis(130), heartbeat));
+        let told = [
+            "WARN",
+            "heartbeat_interval=100ms expected_duration=200ms exceeded_duration=30ms",
+            "leader failed to send out heartbeat on time",
+        ];
+        assert_eq!(lines.with(&told), 1);
+    }
 }

@@ -121,14 +121,7 @@ impl LogWriter {
         if committed.cut {
             self.preallocate.send_all([()]);
         }
-        let took = begun.elapsed();
-        if took > SLOW_SYNC {
-            tracing::warn!(
-                took = told::go_duration(took),
-                expected_duration = told::go_duration(SLOW_SYNC),
-                "slow fdatasync"
-            );
-        }
+        tell_slow(begun.elapsed());
         Ok(())
     }
 
@@ -181,5 +174,32 @@ impl LogWriter {
     /// Makes everything durable and gives up the locks.
     pub(crate) fn close(self) -> Result<(), wal::Error> {
         self.wal.close()
+    }
+}
+
+/// Tells of a write that took longer than etcd expects.
+fn tell_slow(took: Duration) {
+    if took > SLOW_SYNC {
+        tracing::warn!(
+            took = told::go_duration(took),
+            expected_duration = told::go_duration(SLOW_SYNC),
+            "slow fdatasync"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::told::lines::Lines;
+
+    #[test]
+    fn a_write_of_more_than_a_second_is_told() {
+        let (lines, _told) = Lines::gather();
+        tell_slow(SLOW_SYNC);
+        assert_eq!(lines.with(&[]), 0);
+        tell_slow(Duration::from_millis(1_500));
+        let told = ["WARN", "took=1.5s", "expected_duration=1s", "message=slow fdatasync"];
+        assert_eq!(lines.with(&told), 1);
     }
 }

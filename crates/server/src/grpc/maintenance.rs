@@ -27,7 +27,7 @@ use super::{downgrade, health, limits, status};
 use crate::config::QUOTA_DEFAULT_BYTES;
 use crate::driver::{apply, heart};
 use crate::request::{Core, Refusal};
-use crate::told;
+use crate::told::{self, Transfer};
 
 /// etcd's size of a piece of a snapshot.
 const CHUNK_BYTES: usize = 32 * 1024;
@@ -236,7 +236,11 @@ impl Maintenance for Service {
             "sending database snapshot to client"
         );
         let (sender, receiver) = mpsc::channel(CHUNKS_AHEAD);
-        tokio::task::spawn_blocking(move || send_snapshot(snapshot, &version, &sender));
+        let transfer = Transfer::begin(total_bytes);
+        tokio::task::spawn_blocking(move || {
+            let _under_way = transfer;
+            send_snapshot(snapshot, &version, &sender);
+        });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -276,7 +280,7 @@ impl Maintenance for Service {
 }
 
 /// Go's text of an alarm, before 3.7 with a trailing blank.
-fn alarm_text(alarm: &AlarmMember, minor: u32) -> String {
+pub(crate) fn alarm_text(alarm: &AlarmMember, minor: u32) -> String {
     let mut text = String::new();
     if alarm.member_id != 0 {
         text.push_str(&format!("memberID:{} ", alarm.member_id));

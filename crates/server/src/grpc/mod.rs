@@ -26,6 +26,7 @@ pub(crate) use downgrade::cancel as cancel_downgrade;
 pub(crate) use downgrade::carry_out as downgrade;
 pub(crate) use health::tell as tell_serving;
 pub(crate) use lease::{TimeToLive, expire as expire_leases, renew_here, time_to_live_here};
+pub(crate) use maintenance::alarm_text;
 pub(crate) use slow::watched;
 pub(crate) use wording::unknown_service;
 

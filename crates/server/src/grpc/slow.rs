@@ -467,13 +467,12 @@ pub(super) fn txn_response(answer: &TxnResponse) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::fmt::Debug;
-
     use proto::etcdserverpb::request_op::Request as TxnOp;
     use rpc::etcdserverpb::kv_client::KvClient;
 
     use super::*;
     use crate::member::unconnected;
+    use crate::told::lines::Lines;
 
     fn put(key: &'static str, value: &'static str) -> PutRequest {
         PutRequest { key: key.into(), value: value.into(), lease: 7, ..PutRequest::default() }
@@ -511,47 +510,6 @@ mod tests {
         );
     }
 
-    /// Keeps what is told, as text.
-    #[derive(Clone, Default)]
-    struct Lines(Arc<std::sync::Mutex<Vec<String>>>);
-
-    impl Lines {
-        fn with(&self, words: &[&str]) -> usize {
-            let lines = self.0.lock().unwrap();
-            lines.iter().filter(|line| words.iter().all(|word| line.contains(word))).count()
-        }
-    }
-
-    impl tracing::Subscriber for Lines {
-        fn enabled(&self, _: &tracing::Metadata<'_>) -> bool {
-            true
-        }
-
-        fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
-            tracing::span::Id::from_u64(1)
-        }
-
-        fn event(&self, event: &tracing::Event<'_>) {
-            struct Fields(String);
-            impl tracing::field::Visit for Fields {
-                fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn Debug) {
-                    self.0.push_str(&format!("{field}={value:?} "));
-                }
-                fn record_str(&mut self, field: &tracing::field::Field, value: &str) {
-                    self.0.push_str(&format!("{field}={value} "));
-                }
-            }
-            let mut fields = Fields(String::new());
-            event.record(&mut fields);
-            self.0.lock().unwrap().push(fields.0);
-        }
-
-        fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
-        fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
-        fn enter(&self, _: &tracing::span::Id) {}
-        fn exit(&self, _: &tracing::span::Id) {}
-    }
-
     /// Begins a call, and leaves it where it waits.
     async fn abandon(call: impl Future) {
         let mut call = Box::pin(call);
@@ -570,8 +528,7 @@ mod tests {
         config.warning_apply_duration = Duration::ZERO;
         let (member, routes) = unconnected::start_without_leader(config);
         let mut client = KvClient::new(routes);
-        let lines = Lines::default();
-        let told = tracing::subscriber::set_default(lines.clone());
+        let (lines, told) = Lines::gather();
         abandon(client.put(put("k", "secret"))).await;
         let delete = DeleteRangeRequest { key: "d".into(), ..DeleteRangeRequest::default() };
         abandon(client.delete_range(delete)).await;

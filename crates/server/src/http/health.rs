@@ -95,7 +95,10 @@ pub(super) async fn answer(
     if path == "/health" {
         return Some(match *method {
             Method::GET => health(core, query).await,
-            _ => method_not_allowed(),
+            _ => {
+                tracing::warn!(status_code = 405, "/health error");
+                method_not_allowed()
+            }
         });
     }
     let (name, check) = match path.strip_prefix('/')?.split_once('/') {
@@ -171,11 +174,15 @@ fn values<'q>(query: &'q str, name: &str) -> impl Iterator<Item = &'q str> {
         .map(|(_, value)| value)
 }
 
-/// What stands in the way of being healthy, in etcd's words; `None` if nothing does.
+/// What stands in the way of being healthy, in etcd's words; `None` if nothing does. The log is told which check it was.
 async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Option<String> {
-    let alarms = core.facts.get().alarms.list(AlarmType::None.into());
-    let alarm = alarms.iter().find(|alarm| !excluded.contains(&&*machine::alarm_name(alarm.alarm)));
-    if let Some(alarm) = alarm {
+    for alarm in core.facts.get().alarms.list(AlarmType::None.into()) {
+        let text = grpc::alarm_text(&alarm, core.version.minor);
+        if excluded.contains(&&*machine::alarm_name(alarm.alarm)) {
+            tracing::debug!(alarm = text, "/health excluded alarm");
+            continue;
+        }
+        tracing::warn!(alarm = text, "serving /health false due to an alarm");
         return Some(match AlarmType::try_from(alarm.alarm) {
             Ok(kind @ (AlarmType::Nospace | AlarmType::Corrupt)) => {
                 format!("ALARM {}", kind.as_str_name())
@@ -183,15 +190,22 @@ async fn ill_health(core: &Core, excluded: &[&str], is_serializable: bool) -> Op
             Ok(AlarmType::None) | Err(_) => "ALARM UNKNOWN".to_owned(),
         });
     }
-    if !is_serializable {
-        if core.board.leader() == raft::NodeId::NONE {
-            return Some("RAFT NO LEADER".to_owned());
+    if !is_serializable && core.board.leader() == raft::NodeId::NONE {
+        tracing::warn!("serving /health false; no leader");
+        return Some("RAFT NO LEADER".to_owned());
+    }
+    let confirmed = if is_serializable { Ok(()) } else { core.linearizable().await };
+    let read = confirmed.map_err(|refusal| grpc::text_of(&refusal)).and_then(|()| read(core));
+    match read {
+        Ok(()) => {
+            tracing::debug!("serving /health true");
+            None
         }
-        if let Err(refusal) = core.linearizable().await {
-            return Some(format!("RANGE ERROR:{}", grpc::text_of(&refusal)));
+        Err(error) => {
+            tracing::warn!(error, "serving /health false; Range fails");
+            Some(format!("RANGE ERROR:{error}"))
         }
     }
-    read(core).err().map(|error| format!("RANGE ERROR:{error}"))
 }
 
 async fn health(core: &Core, query: &str) -> Response {
@@ -206,10 +220,81 @@ async fn health(core: &Core, query: &str) -> Response {
         }
         Some(reason) => {
             core.metrics.checks.failed.count();
-            tracing::warn!(reason, "serving /health false");
             let body = json!({ "health": "false", "reason": reason }).to_string();
             tracing::warn!(output = body, status_code = 503, "/health error");
             error(StatusCode::SERVICE_UNAVAILABLE, &body)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::etcdserverpb::AlarmRequest;
+    use proto::etcdserverpb::alarm_request::AlarmAction;
+    use proto::etcdserverpb::internal_raft_request::Request as Op;
+
+    use super::*;
+    use crate::member::unconnected;
+    use crate::told::lines::Lines;
+
+    /// The reason of a `/health` that is bad.
+    async fn reason(core: &Core, query: &str) -> String {
+        let response = answer(core, &Method::GET, "/health", query).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), usize::MAX).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((status.as_u16(), body["health"].as_str()), (503, Some("false")), "{body}");
+        body["reason"].as_str().unwrap().to_owned()
+    }
+
+    #[tokio::test]
+    async fn an_alarm_is_told_as_the_reason() {
+        let dir = tempfile::tempdir().unwrap();
+        let (member, _) = unconnected::start(unconnected::config(dir.path())).await;
+        let core = unconnected::core(&member);
+        let raise = AlarmRequest {
+            action: AlarmAction::Activate.into(),
+            member_id: 7,
+            alarm: AlarmType::Corrupt.into(),
+        };
+        core.propose(Op::Alarm(raise)).await.unwrap();
+        let (lines, _told) = Lines::gather();
+        assert_eq!(reason(core, "").await, "ALARM CORRUPT");
+        let told = ["WARN", "serving /health false due to an alarm", "memberID:7 alarm:CORRUPT"];
+        assert_eq!(lines.with(&told), 1);
+        assert_eq!(lines.with(&["WARN", "/health error", "ALARM CORRUPT", "503"]), 1);
+        let well = answer(core, &Method::GET, "/health", "exclude=CORRUPT").await.unwrap();
+        assert_eq!(well.status(), StatusCode::OK);
+        assert_eq!(lines.with(&["DEBUG", "/health excluded alarm", "alarm:CORRUPT"]), 1);
+        assert_eq!(lines.with(&["DEBUG", "serving /health true"]), 1);
+        let refused = answer(core, &Method::POST, "/health", "").await.unwrap();
+        assert_eq!(refused.status(), StatusCode::METHOD_NOT_ALLOWED);
+        assert_eq!(lines.with(&["WARN", "/health error", "405"]), 1);
+        member.stop().await;
+    }
+
+    #[tokio::test]
+    async fn a_missing_leader_and_a_failed_read_are_told_apart() {
+        let dir = tempfile::tempdir().unwrap();
+        let (member, _) = unconnected::start_without_leader(unconnected::config(dir.path()));
+        let core = unconnected::core(&member);
+        let (lines, _told) = Lines::gather();
+        assert_eq!(reason(core, "").await, "RAFT NO LEADER");
+        assert_eq!(lines.with(&["WARN", "serving /health false; no leader"]), 1);
+        // A leader that is lost while the read waits for it. The member's own word that there is none may come in between.
+        loop {
+            core.board
+                .update(&replica::Status { leader: raft::NodeId(7), ..replica::Status::default() });
+            let lose = async { core.reads.leader_changed() };
+            let (reason, ()) = tokio::join!(biased; reason(core, ""), lose);
+            if reason != "RAFT NO LEADER" {
+                assert_eq!(reason, "RANGE ERROR:etcdserver: leader changed");
+                break;
+            }
+        }
+        let told =
+            ["WARN", "serving /health false; Range fails", "error=etcdserver: leader changed"];
+        assert_eq!(lines.with(&told), 1);
+        member.stop().await;
     }
 }

@@ -29,7 +29,7 @@ use crate::request::{ApplyRequests, Core};
 use crate::signal::Stops;
 use crate::traces::Traces;
 use crate::watching::{Outlet, Watching};
-use crate::{cluster_version, compactor, corruption, first_election, grpc};
+use crate::{cluster_version, compactor, corruption, descriptors, first_election, grpc};
 
 /// Most memory that waits for a commit of the database: some hundred of the largest requests.
 const COMMIT_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -237,6 +237,7 @@ impl Member {
         tasks.spawn(corruption::watch_compactions(Arc::clone(&core)));
         tasks.spawn(cluster_version::watch(Arc::clone(&core)));
         tasks.spawn(cluster_version::watch_downgrade(Arc::clone(&core)));
+        tasks.spawn(descriptors::watch());
         if !is_alone {
             tasks.spawn(first_election::hurry(Arc::clone(&core)));
         }

@@ -37,6 +37,7 @@ pub(crate) use calls::CountedRoutes;
 pub(crate) use kinds::Histogram;
 pub(crate) use page::page;
 pub(crate) use peers::{PeerFigures, PeerTable};
+pub(crate) use process::{descriptor_limit, open_descriptors};
 pub(crate) use text::CONTENT_TYPE;
 
 use calls::Calls;

@@ -2,7 +2,7 @@
 //!
 //! A figure that cannot be read is left out.
 
-use std::fs;
+use std::{fs, io};
 
 use super::text::{Kind, Page};
 
@@ -28,10 +28,10 @@ pub(super) fn add(page: &mut Page) {
     gauge("process_virtual_memory_bytes", "Address space of this process.", field(23));
     let start = field(22).and_then(|ticks| Some(boot_time()? + ticks / ticks_per_second));
     gauge("process_start_time_seconds", "Start of this process, in seconds since 1970.", start);
-    let open = fs::read_dir("/proc/self/fd").ok().map(|open| open.count() as f64);
+    let open = open_descriptors().ok().map(|open| open as f64);
     gauge("process_open_fds", "Open file descriptors.", open);
     let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
-    let files_max = limit(&limits, "Max open files");
+    let files_max = descriptor_limit().ok().map(|limit| limit as f64);
     gauge("process_max_fds", "Most file descriptors that may be open.", files_max);
     gauge(
         "process_virtual_memory_max_bytes",
@@ -67,6 +67,16 @@ pub(super) fn add(page: &mut Page) {
         )
         .value(&[], sent);
     }
+}
+
+/// How many descriptors this process has open.
+pub(crate) fn open_descriptors() -> io::Result<u64> {
+    Ok(fs::read_dir("/proc/self/fd")?.count() as u64)
+}
+
+/// How many it may have open; the largest number there is where there is no limit.
+pub(crate) fn descriptor_limit() -> io::Result<u64> {
+    Ok(rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX))
 }
 
 /// There is no Go runtime here. These are the names that dashboards of etcd ask for and that have an honest counterpart;

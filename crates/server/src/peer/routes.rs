@@ -131,6 +131,12 @@ impl Transport {
         self.shared.options.metrics.peers.of(if is_known { id } else { STRANGER })
     }
 
+    /// A message that cannot be read: nobody knows who sent it. etcd counts it under the sender's address and port, each with a
+    /// series of its own.
+    fn count_unread(&self) {
+        self.shared.options.metrics.peers.of(STRANGER).receive_failures.count();
+    }
+
     /// Whoever shows that it is of this cluster gets answers, also before the membership names it here.
     fn note_caller(&self, headers: &HeaderMap) {
         let from = text(headers, &SERVER_FROM).and_then(parse_id);
@@ -160,11 +166,13 @@ async fn post_checked(transport: &Transport, request: Request) -> Result<Respons
     transport.note_caller(request.headers());
     let room = &transport.shared.room;
     let bytes = read_body(request.into_body(), room).await.map_err(|error| {
+        transport.count_unread();
         tracing::warn!(error, "failed to read Raft message");
         refuse(StatusCode::BAD_REQUEST, "error reading raft message")
     })?;
     let length = bytes.len() as u64;
     let message = decode_posted(bytes).map_err(|error| {
+        transport.count_unread();
         tracing::warn!(error = %error, "failed to unmarshal Raft message");
         refuse(StatusCode::BAD_REQUEST, "error unmarshalling raft message")
     })?;
@@ -223,7 +231,18 @@ async fn snapshot_checked(transport: &Transport, request: Request) -> Result<Res
     transport.note_caller(request.headers());
     let received = snapshot_receive::receive(&transport.shared, request.into_body()).await;
     received.map_err(|error| {
-        tracing::warn!(error = %error, "failed to receive a database snapshot");
+        // etcd's words for each.
+        match error {
+            ReceiveError::Decode(_) => {
+                transport.count_unread();
+                tracing::warn!(%error, "failed to decode Raft message");
+            }
+            ReceiveError::WrongType => tracing::warn!(%error, "unexpected Raft message type"),
+            ReceiveError::Save(_) => {
+                tracing::warn!(%error, "failed to save incoming database snapshot");
+            }
+            ReceiveError::Process(_) => tracing::warn!(%error, "failed to process Raft message"),
+        }
         let status = match error {
             ReceiveError::Decode(_) | ReceiveError::WrongType => StatusCode::BAD_REQUEST,
             ReceiveError::Save(_) | ReceiveError::Process(_) => StatusCode::INTERNAL_SERVER_ERROR,

@@ -25,6 +25,7 @@ use vfs::{Dir, File, OpenMode};
 use super::codec::{SnapshotHead, decode_snapshot_head};
 use super::{Delivery, Shared};
 use crate::metrics::Histogram;
+use crate::told;
 
 /// Snapshots on their way in. A leader sends one at a time; more only while the cluster changes its mind about who leads.
 const AT_ONCE: usize = 4;
@@ -81,20 +82,30 @@ pub(crate) async fn receive(
     let Ok(_permit) = shared.receiving.permits.try_acquire() else {
         return Err(ReceiveError::Save("too many snapshots are being received".to_owned()));
     };
+    let start = Instant::now();
     let mut pieces = Pieces { body, rest: Bytes::new() };
-    let message = read_head(&mut pieces).await?;
+    let (message, head_bytes) = read_head(&mut pieces).await?;
     shared.check(&message).map_err(|error| ReceiveError::Process(error.to_string()))?;
     let raft::Body::Snapshot(snapshot) = &message.body else {
         return Err(ReceiveError::WrongType);
     };
     let index = snapshot.metadata.index;
-    tracing::info!(from = %message.from, snapshot_index = index.0, "receiving database snapshot");
+    let local_member_id = format!("{:x}", shared.identity.member_id);
+    let from = message.from;
+    tracing::info!(
+        local_member_id,
+        remote_snapshot_sender_id = %from,
+        incoming_snapshot_index = index.0,
+        incoming_snapshot_message_size_bytes = head_bytes,
+        incoming_snapshot_message_size = told::human_bytes(head_bytes),
+        "receiving database snapshot"
+    );
     let metrics = &shared.options.metrics;
     // It has passed the checks, and says that it is a leader's.
-    let figures = metrics.peers.of(message.from.0);
-    let figures = &figures.snapshots_received;
+    let peer = metrics.peers.of(from.0);
+    peer.received_bytes.add(head_bytes);
+    let figures = &peer.snapshots_received;
     let _under_way = figures.under_way.enter();
-    let start = Instant::now();
     let (sender, arriving) = mpsc::channel(PIECES_AHEAD);
     let (reply, outcome) = oneshot::channel();
     let writer = Arc::clone(shared);
@@ -129,17 +140,28 @@ pub(crate) async fn receive(
         (None, Err(_)) => Err(ReceiveError::Save("the writer ended".to_owned())),
     };
     match &received {
-        Ok(()) => {
+        Ok(db_bytes) => {
+            peer.received_bytes.add(*db_bytes);
+            tracing::info!(
+                local_member_id,
+                remote_snapshot_sender_id = %from,
+                incoming_snapshot_index = index.0,
+                incoming_snapshot_size_bytes = db_bytes,
+                incoming_snapshot_size = told::human_bytes(*db_bytes),
+                download_took = told::go_duration(start.elapsed()),
+                "received and saved database snapshot"
+            );
             figures.succeeded.count();
             figures.took.observe(start.elapsed());
             metrics.committing.snap_db_save.observe(start.elapsed());
         }
         Err(_) => figures.failed.count(),
     }
-    received
+    received.map(drop)
 }
 
-async fn read_head(pieces: &mut Pieces) -> Result<Message, ReceiveError> {
+/// The message, and how many bytes it took.
+async fn read_head(pieces: &mut Pieces) -> Result<(Message, u64), ReceiveError> {
     let length = pieces.exactly(8).await?;
     let length = u64::from_be_bytes(length.as_ref().try_into().unwrap_or_default());
     let count = usize::try_from(length).unwrap_or(usize::MAX);
@@ -147,7 +169,7 @@ async fn read_head(pieces: &mut Pieces) -> Result<Message, ReceiveError> {
         return Err(ReceiveError::Decode("error limit exceeded".to_owned()));
     }
     match decode_snapshot_head(pieces.exactly(count).await?) {
-        Ok(SnapshotHead::Snapshot(message)) => Ok(message),
+        Ok(SnapshotHead::Snapshot(message)) => Ok((message, length)),
         Ok(SnapshotHead::OtherKind) => Err(ReceiveError::WrongType),
         Err(error) => Err(ReceiveError::Decode(error.to_string())),
     }
@@ -160,12 +182,13 @@ enum Arrived {
     End,
 }
 
+/// Makes the database durable and gives the message to raft; returns the database's bytes.
 fn store(
     shared: &Shared,
     message: Message,
     index: LogIndex,
     arriving: mpsc::Receiver<Arrived>,
-) -> Result<(), ReceiveError> {
+) -> Result<u64, ReceiveError> {
     // Relaxed: only that no two are equal matters.
     let number = shared.receiving.count.fetch_add(1, Ordering::Relaxed);
     let dir = &shared.options.snap_dir;
@@ -174,7 +197,7 @@ fn store(
     let fsync = &shared.options.metrics.committing.snap_db_fsync;
     let kept = write(dir, &unfinished, arriving, fsync)
         .map_err(|error| ReceiveError::Save(error.to_string()))
-        .and_then(|db_bytes| finish(shared, message, index, &unfinished, db_bytes));
+        .and_then(|db_bytes| finish(shared, message, index, &unfinished).map(|()| db_bytes));
     if kept.is_err() {
         // It may have its name already, or never have been made.
         let _ = dir.remove(&unfinished);
@@ -214,7 +237,6 @@ fn finish(
     message: Message,
     index: LogIndex,
     unfinished: &str,
-    db_bytes: u64,
 ) -> Result<(), ReceiveError> {
     let dir = &shared.options.snap_dir;
     let name = backend::snapshot_db_name(index.0);
@@ -225,15 +247,7 @@ fn finish(
     let refusal = match dir.sync() {
         Err(error) => ReceiveError::Save(error.to_string()),
         Ok(()) => match shared.take_snapshot(message) {
-            Ok(Delivery::Taken) => {
-                tracing::info!(
-                    snapshot_index = index.0,
-                    db_bytes,
-                    path = name,
-                    "saved database snapshot"
-                );
-                return Ok(());
-            }
+            Ok(Delivery::Taken) => return Ok(()),
             Ok(Delivery::Full) => ReceiveError::Process("the queue is full".to_owned()),
             Ok(Delivery::Stopped) => ReceiveError::Process("the member is stopping".to_owned()),
             Err(error) => ReceiveError::Process(error.to_string()),

@@ -21,6 +21,7 @@ use super::pipeline::{PostError, check};
 use super::status::Status;
 use super::urls::Urls;
 use super::{Host, Shared};
+use crate::told::{self, Transfer};
 
 /// Snapshots on their way out, as in etcd.
 pub(crate) const AT_ONCE: usize = 16;
@@ -73,7 +74,16 @@ impl Sending {
         let url = self.urls.pick();
         let to = message.to;
         let db_bytes = db.len_bytes();
-        tracing::info!(remote_peer_id = %to, db_bytes, "sending database snapshot");
+        let size = told::human_bytes(db_bytes);
+        let raft::Body::Snapshot(snapshot) = &message.body else { return };
+        let index = snapshot.metadata.index.0;
+        tracing::info!(
+            snapshot_index = index,
+            remote_peer_id = %to,
+            bytes = db_bytes,
+            size,
+            "sending database snapshot"
+        );
         let status = Arc::clone(&self.status);
         let figures = &status.figures().snapshots_sent;
         let _under_way = figures.under_way.enter();
@@ -85,15 +95,23 @@ impl Sending {
                 figures.took.observe(start.elapsed());
                 status.figures().sent_bytes.add(db_bytes);
                 self.report.is_sent = true;
-                tracing::info!(remote_peer_id = %to, db_bytes, "sent database snapshot");
+                tracing::info!(
+                    snapshot_index = index,
+                    remote_peer_id = %to,
+                    bytes = db_bytes,
+                    size,
+                    "sent database snapshot"
+                );
             }
             Err(error) => {
                 figures.failed.count();
                 self.urls.failed(&url);
                 self.status.deactivate("snapshot", "post", &error);
                 tracing::warn!(
+                    snapshot_index = index,
                     remote_peer_id = %to,
-                    db_bytes,
+                    bytes = db_bytes,
+                    size,
                     error = %error,
                     "failed to send database snapshot"
                 );
@@ -158,7 +176,9 @@ async fn stalled(mut progressed: watch::Receiver<Progress>) -> Duration {
 
 fn read_ahead(mut db: backend::Snapshot) -> mpsc::Receiver<Result<Bytes, backend::Error>> {
     let (sender, blocks) = mpsc::channel(BLOCKS_AHEAD);
+    let transfer = Transfer::begin(db.len_bytes());
     tokio::task::spawn_blocking(move || {
+        let _under_way = transfer;
         loop {
             let mut block = vec![0; BLOCK_BYTES];
             let block = match db.read(&mut block) {

@@ -6,6 +6,7 @@ use raft::{Snapshot, SnapshotMetadata};
 use vfs::sim::{Fault, FaultKind, SimDisk};
 
 use super::*;
+use crate::told::lines::Lines;
 
 fn snapshot_message(from: u64, to: u64, index: u64) -> Message {
     let conf_state =
@@ -66,6 +67,34 @@ async fn a_database_arrives_with_its_message() {
     // It was durable, name included, before raft heard of it.
     members[1].disk.crash(&mut vfs::sim::LoseAll);
     assert!(read_file(&members[1], &name) == bytes);
+}
+
+/// What operators look for at both ends, with etcd's fields.
+#[tokio::test]
+async fn a_databases_way_is_told() {
+    let (lines, _told) = Lines::gather();
+    let mut members = connected([1, 2]).await;
+    let (reader, _writer, bytes) = database(1);
+    let (length, size) = (bytes.len(), crate::told::human_bytes(bytes.len() as u64));
+    members[0].transport.send_snapshot(snapshot_message(1, 2, 7), reader.view().snapshot());
+    members[0].hears(Told::SnapshotSent(2, true)).await;
+    let sent = format!("snapshot_index=7 remote_peer_id=2 bytes={length} size={size}");
+    for what in ["sending database snapshot", "sent database snapshot"] {
+        assert_eq!(lines.with(&["INFO", what, &sent]), 1, "{what}");
+    }
+    let received = "local_member_id=2 remote_snapshot_sender_id=1 incoming_snapshot_index=7";
+    assert_eq!(lines.with(&["INFO", "receiving database snapshot", received]), 1);
+    let told = ["INFO", "received and saved database snapshot", received, "download_took="];
+    assert_eq!(lines.with(&told), 1);
+    let told = format!("incoming_snapshot_size_bytes={length} incoming_snapshot_size={size}");
+    assert_eq!(lines.with(&["received and saved", &told]), 1);
+    members[1].disk.inject(Fault::once(FaultKind::Write, 0));
+    members[0].transport.send_snapshot(snapshot_message(1, 2, 8), reader.view().snapshot());
+    members[0].hears(Told::SnapshotSent(2, false)).await;
+    assert_eq!(lines.with(&["WARN", "failed to save incoming database snapshot"]), 1);
+    assert_eq!(lines.with(&["WARN", "failed to send database snapshot", "snapshot_index=8"]), 1);
+    assert_eq!(lines.with(&["received and saved database snapshot"]), 1);
+    while members[1].delivered.try_recv().is_ok() {}
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
