@@ -174,18 +174,8 @@ pub const HELP: Flag = Flag {
 
 /// Flags of every command, in the order of their names.
 pub const GLOBAL: &[Flag] = &[
-    flag(
-        "cacert",
-        Kind::Text,
-        "",
-        "CA bundle that servers' certificates are checked with (TLS is not implemented yet)",
-    ),
-    flag(
-        "cert",
-        Kind::Text,
-        "",
-        "certificate file to present to servers (TLS is not implemented yet)",
-    ),
+    flag("cacert", Kind::Text, "", "CA bundle that servers' certificates are checked with"),
+    flag("cert", Kind::Text, "", "certificate file to present to servers; needs --key"),
     flag(
         "command-timeout",
         Kind::Duration,
@@ -214,7 +204,7 @@ pub const GLOBAL: &[Flag] = &[
     flag("insecure-transport", Kind::Bool, "true", "connect without TLS"),
     flag("keepalive-time", Kind::Duration, "2s", "silence after which a connection is probed"),
     flag("keepalive-timeout", Kind::Duration, "6s", "time a probe may go unanswered"),
-    flag("key", Kind::Text, "", "key file of the certificate (TLS is not implemented yet)"),
+    flag("key", Kind::Text, "", "key file of the certificate in --cert"),
     flag("password", Kind::Text, "", "password of the user; then --user must be the name alone"),
     flag(
         "user",
