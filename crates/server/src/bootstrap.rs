@@ -110,6 +110,17 @@ pub(crate) fn open(
     Ok(member)
 }
 
+/// For tests: a new member whose database lies in another kind of directory.
+#[cfg(test)]
+pub(crate) fn open_on(
+    config: &Config,
+    snap_dir: impl FnOnce(Arc<dyn Dir>) -> Arc<dyn Dir>,
+) -> Member {
+    let dirs = open_dirs(config).unwrap();
+    let dirs = Dirs { snap: snap_dir(dirs.snap), ..dirs };
+    ::bootstrap::open(dirs, &options(config, None, 1)).unwrap()
+}
+
 /// Defragments the database if that gives back as much as was asked for.
 fn defragment(config: &Config, member: &mut Member) -> Result<(), StartError> {
     if config.bootstrap_defrag_threshold_mib == 0 {

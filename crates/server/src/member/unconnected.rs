@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tonic::service::Routes;
+use vfs::Dir;
 
 use super::Member;
 use crate::access::Tokens;
@@ -94,9 +95,13 @@ pub(crate) fn config(data_dir: &Path) -> Config {
 }
 
 fn start_stages(config: Config) -> (Member, Arc<Watching>) {
+    let parts = bootstrap::open(&config, None, 1, false).unwrap();
+    start_parts(config, parts)
+}
+
+fn start_parts(config: Config, parts: ::bootstrap::Member) -> (Member, Arc<Watching>) {
     let signals = Stops::listen().unwrap();
     let dialler = Dialler::new(config.peer_dial_limit(), None);
-    let parts = bootstrap::open(&config, None, 1, false).unwrap();
     let tokens = Tokens::of(&config.auth_token, config.auth_token_ttl).unwrap();
     Member::start_stages(config, (&dialler, tokens), parts, None, 1, signals).unwrap()
 }
@@ -114,10 +119,23 @@ pub(crate) fn start_without_leader(mut config: Config) -> (Member, Routes) {
 /// A running member, and what it would serve to clients.
 pub(crate) async fn start(config: Config) -> (Member, Routes) {
     let (member, watching) = start_stages(config);
+    serve(member, &watching).await
+}
+
+/// The same, with its database in another kind of directory.
+pub(crate) async fn start_on(
+    config: Config,
+    snap_dir: impl FnOnce(Arc<dyn Dir>) -> Arc<dyn Dir>,
+) -> (Member, Routes) {
+    let parts = bootstrap::open_on(&config, snap_dir);
+    let (member, watching) = start_parts(config, parts);
+    serve(member, &watching).await
+}
+
+async fn serve(member: Member, watching: &Arc<Watching>) -> (Member, Routes) {
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
-    let routes =
-        http::client_routes(&member.core, &watching, grpc::routes(&member.core, &watching));
+    let routes = http::client_routes(&member.core, watching, grpc::routes(&member.core, watching));
     (member, routes)
 }
 
