@@ -55,14 +55,19 @@ async fn by_revision(core: &Core, retention: i64) {
     let mut compacted = 0;
     loop {
         tokio::time::sleep(REVISION_INTERVAL).await;
-        let revision = core.store.current_revision().saturating_sub(retention);
-        if revision > 0
-            && revision != compacted
-            && core.board.is_leader()
-            && compact(core, revision, Mode::Revision(retention)).await
-        {
-            compacted = revision;
-        }
+        look(core, retention, &mut compacted).await;
+    }
+}
+
+/// Compacts if a leader has more than `retention` revisions behind the newest, and others than at the last time.
+async fn look(core: &Core, retention: i64, compacted: &mut i64) {
+    let revision = core.store.current_revision().saturating_sub(retention);
+    if revision > 0
+        && revision != *compacted
+        && core.board.is_leader()
+        && compact(core, revision, Mode::Revision(retention)).await
+    {
+        *compacted = revision;
     }
 }
 
@@ -182,7 +187,65 @@ impl History {
 
 #[cfg(test)]
 mod tests {
+    use proto::etcdserverpb::{PutRequest, RangeRequest};
+
     use super::*;
+    use crate::member::unconnected;
+    use crate::told::lines::Lines;
+
+    #[tokio::test]
+    async fn so_many_revisions_stay_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let (member, _) = unconnected::start(unconnected::config(dir.path())).await;
+        let core = unconnected::core(&member);
+        let put = async |count| {
+            for _ in 0..count {
+                let put = PutRequest { key: "k".into(), ..PutRequest::default() };
+                core.propose(Op::Put(put)).await.unwrap();
+            }
+        };
+        let at = |revision| {
+            let request = RangeRequest { key: "k".into(), revision, ..RangeRequest::default() };
+            core.store.range(&request).map(drop).map_err(|error| error.to_string())
+        };
+        let (lines, _told) = Lines::gather();
+        let begun = || lines.with(&["INFO", "starting auto revision compaction"]);
+        let mut compacted = 0;
+        put(5).await;
+        assert_eq!(core.store.current_revision(), 6);
+        look(core, 10, &mut compacted).await;
+        look(core, 6, &mut compacted).await;
+        assert_eq!((begun(), compacted), (0, 0), "there are no more than are to stay");
+        put(10).await;
+        look(core, 10, &mut compacted).await;
+        assert_eq!(compacted, 6);
+        let told = ["INFO", "revision=6", "revision_compaction_retention=10"];
+        assert_eq!(lines.with(&[&told[..], &["completed auto revision compaction"]].concat()), 1);
+        assert!(at(5).is_err());
+        assert_eq!(at(6), Ok(()), "that at which it is compacted stays");
+        look(core, 10, &mut compacted).await;
+        assert_eq!(begun(), 1, "nothing has changed");
+        // Somebody else did it: no error, and not tried again.
+        put(1).await;
+        core.propose(Op::Compaction(CompactionRequest { revision: 7, physical: false }))
+            .await
+            .unwrap();
+        look(core, 10, &mut compacted).await;
+        assert_eq!((begun(), compacted), (2, 7));
+        member.stop().await;
+    }
+
+    #[tokio::test]
+    async fn who_does_not_lead_compacts_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let (member, _) = unconnected::start_without_leader(unconnected::config(dir.path()));
+        let (lines, _told) = Lines::gather();
+        let mut compacted = 0;
+        // Its newest revision is 1.
+        look(unconnected::core(&member), 0, &mut compacted).await;
+        assert_eq!((lines.with(&["auto revision compaction"]), compacted), (0, 0));
+        member.stop().await;
+    }
 
     /// Compactions of a store that writes 100 revisions a minute, as (minute, revision).
     fn compactions(
