@@ -42,7 +42,11 @@ fn command(args: &[&str]) -> Command {
 
 impl Etcd {
     fn start(args: &[&str]) -> Self {
-        let mut child = command(args).stderr(Stdio::piped()).spawn().unwrap();
+        Self::of(command(args))
+    }
+
+    fn of(mut command: Command) -> Self {
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
         let (sender, lines) = channel();
         let stderr = child.stderr.take().unwrap();
         std::thread::spawn(move || {
@@ -97,6 +101,10 @@ fn free_url() -> String {
 
 /// A member with ports and a directory of its own.
 fn member(dir: &std::path::Path, name: &str, more: &[&str]) -> Etcd {
+    Etcd::of(member_command(dir, name, more))
+}
+
+fn member_command(dir: &std::path::Path, name: &str, more: &[&str]) -> Command {
     let data_dir = dir.join(name);
     let peer_url = free_url();
     let mut args = vec![
@@ -112,7 +120,7 @@ fn member(dir: &std::path::Path, name: &str, more: &[&str]) -> Etcd {
         &peer_url,
     ];
     args.extend_from_slice(more);
-    Etcd::start(&args)
+    command(&args)
 }
 
 async fn client_of(etcd: &mut Etcd) -> Client {
@@ -530,4 +538,95 @@ fn what_was_done_is_told_with_etcds_words_and_no_secret() {
     }
     let told: Vec<String> = etcd.seen.iter().map(Value::to_string).collect();
     assert!(!told.join("\n").contains("secret"));
+}
+
+/// Where each value comes from that is not a default, is told at the start.
+#[test]
+fn where_values_come_from_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = member_command(dir.path(), "sources", &["--max-wals=7"]);
+    command.env("ETCD_MAX_SNAPSHOTS", "8").env("ETCD_EXPERIMENTAL_SNAPSHOT_CATCHUP_ENTRIES", "9");
+    let mut etcd = Etcd::of(command);
+    let line = etcd.line("configuration values that are not defaults");
+    assert_eq!(line["level"], "info");
+    let expected = [
+        "advertise-client-urls",
+        "data-dir",
+        "initial-advertise-peer-urls",
+        "listen-client-urls",
+        "listen-peer-urls",
+        "max-wals",
+        "name",
+    ];
+    assert_eq!(line["command-line"], serde_json::json!(expected));
+    let expected = ["max-snapshots", "experimental-snapshot-catchup-entries"];
+    assert_eq!(line["environment"], serde_json::json!(expected));
+    assert_eq!(line["config-file"], serde_json::json!([]));
+    let start = etcd.line("starting an etcd server");
+    for (name, value) in [("max-wals", 7), ("max-snapshots", 8), ("snapshot-catchup-entries", 9)] {
+        assert_eq!(start[name], value, "{name}");
+    }
+}
+
+#[test]
+fn a_full_member_says_so_and_is_not_well() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut etcd = member(dir.path(), "full", &["--quota-backend-bytes=1000000"]);
+    let refused = tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let client = client_of(&mut etcd).await;
+        loop {
+            if let Err(refused) = client.put("k", vec![b'v'; 100_000]).await {
+                break refused.to_string();
+            }
+        }
+    });
+    assert!(refused.contains("mvcc: database space exceeded"), "{refused}");
+    let line = etcd.line("message exceeded backend quota; raising alarm");
+    assert_eq!((&line["level"], &line["quota-size"]), (&"warn".into(), &"1.0 MB".into()));
+    assert_eq!(line["quota-size-bytes"], 1_000_000);
+    assert_eq!(line["error"], "etcdserver: mvcc: database space exceeded");
+}
+
+/// Nobody's member, in a directory that is nobody's: all that it needs.
+#[test]
+fn a_user_without_rights_runs_a_member_in_his_own_directory() {
+    use std::os::unix::fs::MetadataExt as _;
+    const NOBODY: u32 = 65_534;
+    let name = "a_user_without_rights_runs_a_member_in_his_own_directory";
+    if !rustix::process::geteuid().is_root() {
+        eprintln!("{name}: skipped: only root can become another user");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::chown(dir.path(), Some(NOBODY), Some(NOBODY)).unwrap();
+    // Where the program lies, others may not come.
+    let program = dir.path().join("etcd");
+    std::fs::copy(env!("CARGO_BIN_EXE_etcd"), &program).unwrap();
+    let as_nobody = |name, more: &[&str]| {
+        let own = member_command(dir.path(), name, more);
+        let mut command = Command::new("setpriv");
+        let user = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}")];
+        command.args(user).args(["--clear-groups", "--"]).arg(&program).args(own.get_args());
+        for (name, value) in own.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command
+    };
+    let mut etcd = Etcd::of(as_nobody("nobodys", &[]));
+    etcd.line("ready to serve client requests");
+    for path in ["nobodys", "nobodys/member/wal", "nobodys/member/snap/db"] {
+        let found = std::fs::metadata(dir.path().join(path)).unwrap();
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o077), (NOBODY, NOBODY, 0), "{path}");
+    }
+    // Root's directory is not his.
+    std::fs::create_dir(dir.path().join("roots")).unwrap();
+    std::os::unix::fs::chown(dir.path().join("roots"), Some(0), Some(0)).unwrap();
+    let refused = as_nobody("roots", &[]).output().unwrap();
+    let told = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(1), "{told}");
+    assert!(told.contains("permission denied") || told.contains("Permission denied"), "{told}");
+    assert_eq!(std::fs::read_dir(dir.path().join("roots")).unwrap().count(), 0);
 }
