@@ -311,4 +311,6 @@ fn voided(values: &Values, environment: &[(String, String)]) -> Vec<String> {
 }
 
 #[cfg(test)]
+mod every_flag;
+#[cfg(test)]
 mod tests;
