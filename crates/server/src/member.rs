@@ -110,7 +110,8 @@ impl Member {
         .await;
         let (parts, joining) = opened?;
         if has_begun && config.initial_corrupt_check {
-            corruption::check_at_start(&config, &parts, &secured.dialler).await?;
+            let checked = corruption::check_at_start(&config, &parts, &secured.dialler).await;
+            checked.inspect_err(|error| tracing::error!(%error, "checkInitialHashKV failed"))?;
         }
         let (mut member, watching) = Self::start_stages(
             config,

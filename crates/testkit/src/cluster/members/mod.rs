@@ -190,6 +190,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Other flags for all that are started from now on; those that run keep theirs.
+    pub fn set_flags(&mut self, flags: Vec<String>) {
+        self.config.flags = flags;
+    }
+
     /// Returns when which node was started, since the last call.
     pub(crate) fn take_starts(&mut self) -> Vec<(usize, Instant)> {
         std::mem::take(&mut self.starts)

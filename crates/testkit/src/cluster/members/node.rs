@@ -52,6 +52,11 @@ impl Node {
         self.process.as_ref().map_or_else(|| "(not running)".to_owned(), Process::log_tail)
     }
 
+    /// `--data-dir`.
+    pub fn data_dir(&self) -> &Path {
+        &self.data_dir
+    }
+
     /// The file that holds its log.
     pub fn log_path(&self) -> &Path {
         &self.log_path
