@@ -12,7 +12,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use exposition::{Family, Page, get, get_on};
+use exposition::{Family, Page, get, get_on, post};
 use proto::etcdserverpb as pb;
 use testkit::api::{Api, Request};
 use testkit::member::{self, Member, Options};
@@ -61,7 +61,9 @@ fn pages(program: &Path, flags: &[&str]) -> Vec<Page> {
     let options = Options::new(program, &folder.path().join("cluster")).with(flags);
     let mut members = member::start_cluster(&options, 3).unwrap();
     common::runtime().block_on(async {
-        load(&Api::connect(&members[0].url()).await.unwrap()).await;
+        let api = Api::connect(&members[0].url()).await.unwrap();
+        load(&api).await;
+        post_garbage(&api).await;
     });
     for path in ["/health", "/livez", "/readyz"] {
         let (head, _) = get(&members[0].endpoint(), path);
@@ -73,14 +75,31 @@ fn pages(program: &Path, flags: &[&str]) -> Vec<Page> {
     loop {
         let pages: Vec<Page> = members.iter().map(page).collect();
         let is_there = |name| pages.iter().any(|page| page.families.contains_key(name));
-        let wanted =
-            ["etcd_network_peer_round_trip_time_seconds", "etcd_network_peer_sent_failures_total"];
+        let wanted = [
+            "etcd_network_peer_round_trip_time_seconds",
+            "etcd_network_peer_sent_failures_total",
+            "etcd_network_disconnected_peers_total",
+        ];
         if wanted.into_iter().all(is_there) {
             return pages;
         }
         assert!(Instant::now() < deadline, "no figures of peers");
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Something of this cluster that is no message, at the peer port of this member.
+async fn post_garbage(api: &Api) {
+    let header = api.status().await.unwrap().header.unwrap();
+    let known = api.member_list(false).await.unwrap();
+    let own = known.iter().find(|member| member.id == header.member_id).unwrap();
+    let address = own.peer_urls[0].strip_prefix("http://").unwrap();
+    let headers = format!(
+        "X-Etcd-Cluster-ID: {:x}\r\nX-Server-Version: 3.5.0\r\nX-Min-Cluster-Version: 3.0.0\r\n",
+        header.cluster_id
+    );
+    let head = post(address, "/raft", &headers, "garbage");
+    assert!(head.contains(" 400 "), "{head}");
 }
 
 fn page(member: &Member) -> Page {
@@ -229,6 +248,35 @@ fn differences(theirs: &BTreeMap<String, Family>, ours: &BTreeMap<String, Family
         }
     }
     differences
+}
+
+/// Who belongs to the cluster, and what is wrong with it: of 3.6 and later.
+#[test]
+fn members_and_alarms_are_there_by_name() {
+    let ours = programs::ours().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options::new(&ours.etcd, &folder.path().join("data"));
+    let member = Member::start(&options.with(&["--emulated-version=3.6"])).unwrap();
+    let id = common::runtime().block_on(async {
+        let api = Api::connect(&member.url()).await.unwrap();
+        let id = api.status().await.unwrap().header.unwrap().member_id;
+        api.call(Request::Alarm(pb::AlarmRequest {
+            action: pb::alarm_request::AlarmAction::Activate.into(),
+            member_id: id,
+            alarm: pb::AlarmType::Nospace.into(),
+        }))
+        .await
+        .unwrap();
+        id
+    });
+    let page = page(&member);
+    for (name, series) in [
+        ("etcd_network_known_peers", format!(r#"{{Local="{id:x}",Remote="{id:x}"}}"#)),
+        ("etcd_debugging_server_alarms", format!(r#"{{alarm_type="NOSPACE",server_id="{id:x}"}}"#)),
+    ] {
+        assert_eq!(page.families[name].kind, "gauge", "{name}");
+        assert_eq!(page.value(&format!("{name}{series}")), 1.0, "{name}");
+    }
 }
 
 /// The figures of one member alone, of any version, after some work.

@@ -78,6 +78,20 @@ pub(crate) fn get(address: &str, path: &str) -> (String, String) {
     get_on(TcpStream::connect(address).unwrap(), path)
 }
 
+/// The head of the answer to a POST.
+pub(crate) fn post(address: &str, path: &str, headers: &str, body: &str) -> String {
+    let mut socket = TcpStream::connect(address).unwrap();
+    let length = body.len();
+    write!(
+        socket,
+        "POST {path} HTTP/1.0\r\nHost: localhost\r\nContent-Length: {length}\r\n{headers}\r\n{body}"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").unwrap().0.to_owned()
+}
+
 /// The same over a connection of any kind.
 pub(crate) fn get_on(mut socket: impl Read + Write, path: &str) -> (String, String) {
     // HTTP/1.0: the body comes in one piece, and ends with the connection.
