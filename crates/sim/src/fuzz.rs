@@ -1,7 +1,7 @@
 //! The body of the fuzz target `requests` (`fuzz/`), as a plain function: the corpus is replayed by an ordinary test too.
 //!
-//! Any bytes are read as a list of requests: a kind, a length, and that many bytes of a protobuf message. Each takes
-//! the way it takes in a member: decoded, checked, executed. A kind with the top bit set leaves the checks out, as for an
+//! Any bytes are read as a version of etcd (one byte) and a list of requests: a kind, a length, and that many bytes of a protobuf
+//! message. Each takes the way it takes in a member that stands for that version: decoded, checked, executed. A kind with the top bit set leaves the checks out, as for an
 //! entry that another member has checked, or has not.
 
 use std::sync::PoisonError;
@@ -18,7 +18,6 @@ use proto::raftpb;
 use vfs::sim::SimDisk;
 
 const MEMBER: u64 = 0x508e_d529_2be9_39a9;
-const VERSION: Version = Version::v3(5, 30);
 /// etcd's default.
 const TXN_OPS_MAX: usize = 128;
 /// One run is to be short.
@@ -50,7 +49,7 @@ pub mod kind {
     pub const CONF_CHANGE: u8 = 9;
 }
 
-/// Writes a request as [`requests`] reads it; for seeds of the corpus.
+/// Writes a request as [`requests`] reads it behind the first byte; for seeds of the corpus.
 pub fn push_request(list: &mut Vec<u8>, kind: u8, message: &[u8]) {
     let len = u16::try_from(message.len()).unwrap_or(u16::MAX);
     list.push(kind);
@@ -58,14 +57,18 @@ pub fn push_request(list: &mut Vec<u8>, kind: u8, message: &[u8]) {
     list.extend_from_slice(&message[..usize::from(len)]);
 }
 
-/// The bytes are a list of requests, which a fresh member executes. Returns the revision that it came to.
+/// The versions that the first byte chooses from, by its remainder.
+pub const VERSIONS: [Version; 3] = Version::EMULATED;
+
+/// The bytes are a version and a list of requests, which a fresh member executes. Returns the revision that it came to.
 ///
 /// # Panics
 /// When a promise is broken: a message is not what it was after encoding and decoding; a refused request leaves a trace; a
 /// revision is skipped; the member that starts again from its database differs from the one that wrote it.
 pub fn requests(bytes: &[u8]) -> i64 {
-    let Some(mut member) = Member::new() else { return 0 };
-    let mut rest = bytes;
+    let Some((&version, mut rest)) = bytes.split_first() else { return 0 };
+    let version = VERSIONS[usize::from(version) % VERSIONS.len()];
+    let Some(mut member) = Member::new(version) else { return 0 };
     for _ in 0..REQUESTS_MAX {
         let [kind, low, high, tail @ ..] = rest else { break };
         let len = usize::from(u16::from_le_bytes([*low, *high])).min(tail.len());
@@ -92,15 +95,20 @@ fn decode<M: Message + Default + PartialEq + std::fmt::Debug>(bytes: Bytes) -> O
 
 struct Member {
     disk: SimDisk,
+    version: Version,
     machine: Machine,
     index: u64,
 }
 
 impl Member {
-    fn new() -> Option<Self> {
+    fn new(version: Version) -> Option<Self> {
         let disk = SimDisk::new();
-        let machine = open(&disk)?;
-        Some(Self { disk, machine, index: 0 })
+        let machine = open(&disk, version)?;
+        Some(Self { disk, version, machine, index: 0 })
+    }
+
+    fn rules(&self) -> mvcc::Rules {
+        mvcc::Rules::of_minor(self.version.minor)
     }
 
     /// Executes one request. An error is one that stops a member.
@@ -109,7 +117,7 @@ impl Member {
         let op = match kind & !UNCHECKED {
             kind::RANGE => {
                 if let Some(request) = decode::<RangeRequest>(bytes)
-                    && (!is_checked || mvcc::check::range(&request, mvcc::Rules::default()).is_ok())
+                    && (!is_checked || mvcc::check::range(&request, self.rules()).is_ok())
                 {
                     self.range(&request);
                 }
@@ -124,7 +132,7 @@ impl Member {
             kind::TXN => decode(bytes)
                 .filter(|request| {
                     !is_checked
-                        || mvcc::check::txn(request, TXN_OPS_MAX, mvcc::Rules::default()).is_ok()
+                        || mvcc::check::txn(request, TXN_OPS_MAX, self.rules()).is_ok()
                 })
                 .map(Op::Txn),
             kind::COMPACTION => decode(bytes).map(Op::Compaction),
@@ -198,7 +206,7 @@ impl Member {
         }
         let seen = look(&self.machine);
         drop(self.machine);
-        if let Some(machine) = open(&self.disk) {
+        if let Some(machine) = open(&self.disk, self.version) {
             assert_eq!(look(&machine), seen);
         }
     }
@@ -208,11 +216,11 @@ impl Member {
 ///
 /// # Panics
 /// When it does not open otherwise: what a machine wrote must be fit to start from.
-fn open(disk: &SimDisk) -> Option<Machine> {
+fn open(disk: &SimDisk, version: Version) -> Option<Machine> {
     let options = backend::Options { initial_map_bytes: 0, ..backend::Options::default() };
     let opened = backend::open(&disk.dir(), &options).map_err(OpenError::Backend);
     let opened = opened.and_then(|(writer, _)| {
-        Machine::open(Options::new(MEMBER, VERSION), writer, &raftpb::Snapshot::default())
+        Machine::open(Options::new(MEMBER, version), writer, &raftpb::Snapshot::default())
     });
     match opened {
         Ok((machine, _)) => Some(machine),

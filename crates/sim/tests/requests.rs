@@ -6,6 +6,9 @@ use std::path::Path;
 use proptest::prelude::*;
 use sim::fuzz::{self, UNCHECKED};
 
+/// As many as a first byte can choose from.
+const VERSIONS: u8 = fuzz::VERSIONS.len() as u8;
+
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/requests");
     let files = std::fs::read_dir(folder).unwrap();
@@ -23,13 +26,16 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 fn the_corpus_breaks_no_promise() {
     let seeds = corpus();
     let mut revisions = 0;
-    for (name, bytes) in seeds {
-        let outcome = std::panic::catch_unwind(|| fuzz::requests(&bytes));
-        assert!(outcome.is_ok(), "{name}");
-        revisions += outcome.unwrap() - 1;
+    for (name, mut bytes) in seeds {
+        for version in 0..VERSIONS {
+            bytes[0] = version;
+            let outcome = std::panic::catch_unwind(|| fuzz::requests(&bytes));
+            assert!(outcome.is_ok(), "{name} with version {version}");
+            revisions += outcome.unwrap() - 1;
+        }
     }
     // A corpus that the checks turn away would try nothing.
-    assert!(revisions >= 20, "all seeds together made {revisions} revisions");
+    assert!(revisions >= 60, "all seeds together made {revisions} revisions");
 }
 
 proptest! {
@@ -37,9 +43,10 @@ proptest! {
 
     #[test]
     fn random_messages_break_no_promise(
+        version in 0..VERSIONS,
         messages in prop::collection::vec((0..10_u8, any::<bool>(), prop::collection::vec(any::<u8>(), 0..40)), 0..20),
     ) {
-        let mut list = Vec::new();
+        let mut list = vec![version];
         for (kind, is_checked, message) in messages {
             fuzz::push_request(&mut list, if is_checked { kind } else { kind | UNCHECKED }, &message);
         }
