@@ -26,6 +26,7 @@ mod driver;
 mod facts;
 mod first_election;
 mod forward;
+pub mod fuzz;
 mod gateway;
 mod grpc;
 mod http;
@@ -58,11 +59,3 @@ pub use self::bootstrap::StartError;
 pub use config::Config;
 pub use driver::Failure;
 pub use member::{Member, RunError};
-
-/// Bodies of the fuzz targets of the peer port and the gateway.
-pub mod fuzz {
-    pub use crate::gateway::fuzz::gateway_requests;
-    pub use crate::peer::fuzz::{
-        peer_answers, peer_append_stream, peer_message_stream, peer_posted, peer_requests,
-    };
-}

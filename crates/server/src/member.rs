@@ -327,7 +327,7 @@ async fn off_executor<T: Send + 'static>(
 }
 
 mod stages;
-#[cfg(test)]
+#[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod unconnected;
 #[cfg(test)]
 mod versions;

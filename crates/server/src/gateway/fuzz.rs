@@ -73,3 +73,9 @@ fn check(dialect: Dialect, descriptor: &MessageDescriptor, message: &Bytes) {
         "written as JSON and read again, {message:?} is {again:?}"
     );
 }
+
+/// A path on which the gateway has a call.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) fn posted_to(grpc_path: &str) -> Option<&'static str> {
+    routes::ROUTES.iter().find(|(_, known)| *known == grpc_path).map(|(path, _)| *path)
+}

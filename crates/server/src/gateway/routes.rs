@@ -16,7 +16,7 @@ pub(super) struct Call {
 }
 
 /// Paths with the calls they stand for. RangeStream has none in etcd either.
-const ROUTES: &[(&str, &str)] = &[
+pub(super) const ROUTES: &[(&str, &str)] = &[
     ("/v3/kv/range", "/etcdserverpb.KV/Range"),
     ("/v3/kv/put", "/etcdserverpb.KV/Put"),
     ("/v3/kv/deleterange", "/etcdserverpb.KV/DeleteRange"),

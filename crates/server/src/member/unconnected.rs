@@ -1,4 +1,12 @@
-//! For tests: a member without sockets, whose routes are called directly.
+//! For tests and fuzz targets: a member without sockets, whose routes are called directly.
+#![cfg_attr(
+    not(test),
+    allow(
+        clippy::unwrap_used,
+        dead_code,
+        reason = "no part of the product, and the fuzz target needs not all of it"
+    )
+)]
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,6 +19,7 @@ use super::Member;
 use crate::access::Tokens;
 use crate::bootstrap;
 use crate::config::{AutoCompaction, ClusterState, Config, Url};
+use crate::driver::Failure;
 use crate::peer::Dialler;
 use crate::request::Core;
 use crate::signal::Stops;
@@ -151,4 +160,9 @@ pub(crate) fn peer_routes(member: &Member) -> axum::Router {
 /// What its services share.
 pub(crate) fn core(member: &Member) -> &Arc<Core> {
     &member.core
+}
+
+/// Why one of its stages has ended, if one has.
+pub(crate) fn failure(member: &mut Member) -> Option<Failure> {
+    member.failures.try_recv().ok()
 }
