@@ -131,8 +131,7 @@ impl Member {
                 .map(Op::DeleteRange),
             kind::TXN => decode(bytes)
                 .filter(|request| {
-                    !is_checked
-                        || mvcc::check::txn(request, TXN_OPS_MAX, self.rules()).is_ok()
+                    !is_checked || mvcc::check::txn(request, TXN_OPS_MAX, self.rules()).is_ok()
                 })
                 .map(Op::Txn),
             kind::COMPACTION => decode(bytes).map(Op::Compaction),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use sim::fuzz::{self, UNCHECKED};
 
 /// As many as a first byte can choose from.
-const VERSIONS: u8 = fuzz::VERSIONS.len() as u8;
+const VERSIONS: u8 = 3;
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus/requests");
@@ -24,6 +24,7 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
 
 #[test]
 fn the_corpus_breaks_no_promise() {
+    assert_eq!(fuzz::VERSIONS.len(), usize::from(VERSIONS));
     let seeds = corpus();
     let mut revisions = 0;
     for (name, mut bytes) in seeds {
