@@ -15,7 +15,7 @@ use std::path::Path;
 
 use bytes::{Buf, BufMut, Bytes};
 use prost::Message;
-use proto::authpb::Permission;
+use proto::authpb::{Permission, UserAddOptions};
 use proto::etcdserverpb as pb;
 use proto::v3electionpb::{
     CampaignRequest, LeaderKey, LeaderRequest, ProclaimRequest, ResignRequest,
@@ -602,6 +602,94 @@ fn the_table_is_real_etcd_s() {
     for (version, minor) in [("3.6", 6), ("3.7", 7)] {
         let differences = check(&embed::find(version).unwrap(), &[], minor, None);
         assert!(differences.is_empty(), "{version}:\n{}", differences.join("\n"));
+    }
+}
+
+/// What a login with each password comes to, of users that were added with each.
+///
+/// Passwords have no least length, in etcd neither: an empty one is a password. Only who changes his to the empty one, or is made
+/// without one, has none. Returns what differs from that.
+fn log_in_with_little(program: &Path, flags: &[&str]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    let member = start(program, folder.path(), flags);
+    let user = |name: &str, password: &str, no_password| pb::AuthUserAddRequest {
+        name: name.to_owned(),
+        password: password.to_owned(),
+        options: Some(UserAddOptions { no_password }),
+        ..Default::default()
+    };
+    let emptied =
+        pb::AuthUserChangePasswordRequest { name: "emptied".to_owned(), ..Default::default() };
+    let wrong =
+        (Code::InvalidArgument, "etcdserver: authentication failed, invalid user ID or password");
+    let pointless =
+        (Code::Unknown, "auth: authentication failed, password was given for no password user");
+    let differences = common::runtime().block_on(async {
+        let channel = Endpoint::from_shared(member.url()).unwrap().connect().await.unwrap();
+        for user in [
+            user("one", "x", false),
+            user("empty", "", false),
+            user("emptied", "x", false),
+            user("none", "", true),
+            user("none at all", "x", true),
+        ] {
+            let _: pb::AuthUserAddResponse =
+                ask(&channel, "etcdserverpb.Auth/UserAdd", user, None).await;
+        }
+        let _: pb::AuthUserChangePasswordResponse =
+            ask(&channel, "etcdserverpb.Auth/UserChangePassword", emptied, None).await;
+        guard(&channel).await;
+        let mut differences = Vec::new();
+        for (name, password, expected) in [
+            ("one", "x", None),
+            ("one", "", Some(wrong)),
+            ("empty", "", None),
+            ("empty", "x", Some(wrong)),
+            ("emptied", "", Some(wrong)),
+            ("emptied", "x", Some(wrong)),
+            ("none", "", Some(pointless)),
+            ("none", "x", Some(pointless)),
+            ("none at all", "x", Some(pointless)),
+            ("nobody", "", Some(wrong)),
+            ("", "", Some(wrong)),
+        ] {
+            let login =
+                pb::AuthenticateRequest { name: name.to_owned(), password: password.to_owned() };
+            let login = Bytes::from(login.encode_to_vec());
+            let found = call(&channel, "etcdserverpb.Auth/Authenticate", login, None).await;
+            let refusal = found.as_ref().err().map(|status| (status.code(), status.message()));
+            if refusal != expected {
+                differences.push(format!("{name:?} with {password:?}: {found:?}"));
+            }
+        }
+        differences
+    });
+    // GHSA-vjg6-93fv-qv64 (TOB-009): who reads the log learns why nobody came in.
+    let log = std::fs::read_to_string(member.options().log_path()).unwrap();
+    for (user, reason) in
+        [("none", "password was given for no password user"), ("one", "invalid user ID")]
+    {
+        let user = format!("\"user\":\"{user}\"");
+        let is_told = |line: &str| {
+            ["invalid authentication was requested", &user, reason]
+                .iter()
+                .all(|part| line.contains(part))
+        };
+        assert!(log.lines().any(is_told), "{user}: {reason}\n{log}");
+    }
+    member.stop().unwrap();
+    differences
+}
+
+/// CVE-2020-15115 (GHSA-4993-m7g5-r9hh, TOB-008), and GHSA-vjg6-93fv-qv64 (TOB-009).
+#[test]
+fn cve_2020_15115_and_ghsa_vjg6_93fv_qv64_short_and_absent_passwords_are_etcd_s() {
+    let ours = programs::ours().unwrap().etcd;
+    assert_eq!(log_in_with_little(&ours, &[]), [""; 0]);
+    if embed::are_there_or_skip(
+        "cve_2020_15115_and_ghsa_vjg6_93fv_qv64_short_and_absent_passwords_are_etcd_s",
+    ) {
+        assert_eq!(log_in_with_little(&embed::find("3.7").unwrap(), &[]), [""; 0]);
     }
 }
 
