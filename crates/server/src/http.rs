@@ -46,11 +46,28 @@ pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Ro
         })
         .map(Arc::new);
     let front = Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway });
-    let answer = move |request: Request| {
-        let front = Arc::clone(&front);
-        async move { front.answer(request).await }
+    let unknown = async |request: Request| -> Response {
+        grpc::unknown_service(request.uri().path()).into_http()
     };
-    Routes::from(grpc.into_axum_router().fallback(answer))
+    let calls = grpc.into_axum_router().fallback(unknown);
+    let answer = move |request: Request| {
+        let (front, mut calls) = (Arc::clone(&front), calls.clone());
+        async move {
+            if is_call(&request) {
+                // A router is always ready.
+                calls.call(request).await.unwrap_or_else(|never| match never {})
+            } else {
+                front.answer(request).await
+            }
+        }
+    };
+    Routes::from(axum::Router::new().fallback(answer))
+}
+
+/// Whether a request is a call of gRPC. Its path does not make it one: a page of anybody's can have a browser post to any path, with
+/// the certificate that the browser has, but not with this type unless it is given leave.
+fn is_call(request: &Request) -> bool {
+    request.version() == Version::HTTP_2 && content_type(request.headers()).starts_with(GRPC)
 }
 
 /// What answers clients that do not call a gRPC service.
@@ -63,12 +80,16 @@ struct Front {
 
 /// The routes for clients that speak gRPC alone.
 pub(crate) fn without_http(routes: &Routes) -> Routes {
-    let grpc = routes.clone().into_axum_router();
-    Routes::from(grpc.fallback(async |request: Request| {
-        if content_type(request.headers()).starts_with(GRPC) {
-            return grpc::unknown_service(request.uri().path()).into_http();
+    let all = routes.clone().into_axum_router();
+    Routes::from(axum::Router::new().fallback(move |request: Request| {
+        let mut all = all.clone();
+        async move {
+            if is_call(&request) {
+                all.call(request).await.unwrap_or_else(|never| match never {})
+            } else {
+                not_grpc(request.headers())
+            }
         }
-        not_grpc(request.headers())
     }))
 }
 
@@ -103,10 +124,6 @@ pub(crate) fn metrics_routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Rout
 
 impl Front {
     async fn answer(&self, request: Request) -> Response {
-        let is_grpc = content_type(request.headers()).starts_with(GRPC);
-        if is_grpc {
-            return grpc::unknown_service(request.uri().path()).into_http();
-        }
         let is_secure = request
             .extensions()
             .get::<ConnectionInfo>()
@@ -470,7 +487,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn only_known_hosts_and_origins_are_served() {
+    async fn cve_2018_1099_only_known_hosts_and_origins_are_served() {
         let data_dir = tempfile::tempdir().unwrap();
         let mut config = unconnected::config(data_dir.path());
         config.host_whitelist = vec!["good.example".to_owned()];
@@ -492,6 +509,85 @@ mod tests {
             assert_eq!(found.map(|value| value.to_str().unwrap()), allowed, "{host} {origin}");
             assert_eq!(body.contains("--host-whitelist \"evil.example\""), status == 421, "{body}");
         }
+        member.stop().await;
+    }
+
+    /// CVE-2018-1098 (GHSA-5gjm-fj42-x983): what a page of another origin can have a browser send without being asked for leave
+    /// has no rights, whatever the browser knows. Without authentication it is served, as in etcd: to keep pages out of such a
+    /// member is for `--host-whitelist` and client certificates.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn cve_2018_1098_what_pages_send_by_themselves_has_no_rights() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut config = unconnected::config(data_dir.path());
+        config.cors = vec!["http://page.example".to_owned()];
+        let (member, routes) = unconnected::start(config).await;
+        let [root, _] = unconnected::guard(&routes, &[]).await;
+        let put = r#"{"key":"Zm9v","value":"YmFy"}"#;
+        let simple = ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data"];
+        for (path, body) in [("/v3/kv/put", put), ("/v3/auth/disable", "{}")] {
+            for kind in simple {
+                let request = http::Request::post(format!("{path}?token={root}"))
+                    .header(header::ORIGIN, "http://evil.example")
+                    .header(header::CONTENT_TYPE, kind)
+                    .header(header::COOKIE, format!("token={root}"));
+                let (head, answer) = answered(&routes, request, body).await;
+                assert_eq!(head.status, StatusCode::BAD_REQUEST, "{path} {kind}");
+                assert!(answer.contains("user name is empty"), "{answer}");
+                assert!(!head.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+            }
+            // Who is asked for leave to send a token does not give it.
+            let asked = http::Request::options(path).header(header::ORIGIN, "http://evil.example");
+            let (head, _) = answered(&routes, asked, "").await;
+            assert!(!head.headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN));
+        }
+        let by_root = http::Request::post("/v3/kv/range").header(header::AUTHORIZATION, &root);
+        let (head, found) = answered(&routes, by_root, r#"{"key":"Zm9v"}"#).await;
+        assert_eq!(head.status, StatusCode::OK);
+        assert!(!found.contains("kvs"), "{found}");
+        member.stop().await;
+    }
+
+    /// A message in the body and a method's path are no call: they came past the list of hosts, and with a browser's certificate.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn cve_2018_1099_calls_of_grpc_say_that_they_are() {
+        let data_dir = tempfile::tempdir().unwrap();
+        let mut config = unconnected::config(data_dir.path());
+        config.host_whitelist = vec!["good.example".to_owned()];
+        let (member, routes) = unconnected::start(config).await;
+        let put = "\0\0\0\0\u{6}\n\u{1}k\u{12}\u{1}v";
+        let grpc_alone = without_http(&routes);
+        let post = |version, host: &str, kind: &str, is_secure| {
+            http::Request::post("/etcdserverpb.KV/Put")
+                .version(version)
+                .header(header::HOST, host)
+                .header(header::CONTENT_TYPE, kind)
+                .extension(ConnectionInfo { is_secure, ..ConnectionInfo::default() })
+        };
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        for (version, host, kind, is_secure, status) in [
+            (one, "evil.example", "text/plain", false, 421),
+            (one, "evil.example", "", false, 421),
+            (one, "evil.example", "application/grpc", false, 421),
+            (one, "good.example", "text/plain", false, 404),
+            (one, "good.example", "application/grpc", false, 404),
+            (one, "evil.example", "text/plain", true, 404),
+            (two, "evil.example", "text/plain", true, 404),
+            (two, "evil.example", "text/plain", false, 415),
+        ] {
+            let request = post(version, host, kind, is_secure);
+            let (head, _) = answered(&routes, request, put).await;
+            assert_eq!(head.status.as_u16(), status, "{version:?} {host} {kind} {is_secure}");
+            let (head, _) = answered(&grpc_alone, post(version, host, kind, is_secure), put).await;
+            assert_eq!(head.status.as_u16(), 415, "{version:?} {kind}");
+        }
+        let is_there = async || {
+            let request = http::Request::post("/v3/kv/range").header(header::HOST, "good.example");
+            answered(&routes, request, r#"{"key":"aw=="}"#).await.1.contains("kvs")
+        };
+        assert!(!is_there().await);
+        let request = post(two, "evil.example", "application/grpc", false);
+        routes.clone().call(request.body(Body::from(put)).unwrap()).await.unwrap();
+        assert!(is_there().await);
         member.stop().await;
     }
 

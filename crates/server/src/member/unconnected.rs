@@ -12,6 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::authpb::Permission;
+use proto::authpb::permission::Type;
+use proto::etcdserverpb::{
+    AuthEnableRequest, AuthRoleAddRequest, AuthRoleGrantPermissionRequest, AuthUserAddRequest,
+    AuthUserGrantRoleRequest, AuthenticateRequest,
+};
+use rpc::etcdserverpb::auth_client::AuthClient;
+use tonic::Request;
 use tonic::service::Routes;
 use vfs::Dir;
 
@@ -146,6 +154,43 @@ async fn serve(member: Member, watching: &Arc<Watching>) -> (Member, Routes) {
     crate::cluster_version::settled(&member.core).await;
     let routes = http::client_routes(&member.core, watching, grpc::routes(&member.core, watching));
     (member, routes)
+}
+
+/// Adds root and `u1`, whose role `r1` has these permissions (what, key, end), turns authentication on, and returns the tokens of both.
+pub(crate) async fn guard(routes: &Routes, permissions: &[(Type, &str, &str)]) -> [String; 2] {
+    let mut auth = AuthClient::new(routes.clone());
+    for (name, role) in [("root", "root"), ("u1", "r1")] {
+        let (name, role) = (name.to_owned(), role.to_owned());
+        let user = AuthUserAddRequest {
+            name: name.clone(),
+            password: name.clone(),
+            ..AuthUserAddRequest::default()
+        };
+        auth.user_add(user).await.unwrap();
+        auth.role_add(AuthRoleAddRequest { name: role.clone() }).await.unwrap();
+        auth.user_grant_role(AuthUserGrantRoleRequest { user: name, role }).await.unwrap();
+    }
+    for (perm_type, key, range_end) in permissions {
+        let (key, range_end) =
+            (key.as_bytes().to_vec().into(), range_end.as_bytes().to_vec().into());
+        let perm = Some(Permission { perm_type: (*perm_type).into(), key, range_end });
+        let grant = AuthRoleGrantPermissionRequest { name: "r1".to_owned(), perm };
+        auth.role_grant_permission(grant).await.unwrap();
+    }
+    auth.auth_enable(AuthEnableRequest {}).await.unwrap();
+    let mut tokens = [String::new(), String::new()];
+    for (token, name) in tokens.iter_mut().zip(["root", "u1"]) {
+        let login = AuthenticateRequest { name: name.to_owned(), password: name.to_owned() };
+        *token = auth.authenticate(login).await.unwrap().into_inner().token;
+    }
+    tokens
+}
+
+/// A call of whoever holds this token.
+pub(crate) fn by<T>(token: &str, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    request.metadata_mut().insert("token", token.parse().unwrap());
+    request
 }
 
 /// What it would serve to other members.
