@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::authpb::permission::Type;
 use proto::etcdserverpb::{
     DeleteRangeRequest, LeaseGrantRequest, LeaseRevokeRequest, LeaseTimeToLiveRequest,
 };
@@ -15,7 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::Member;
-use crate::member::unconnected;
+use crate::member::unconnected::{self, by};
 
 #[test]
 fn keys_are_named_after_leases_in_hexadecimal() {
@@ -240,5 +241,54 @@ async fn who_gives_up_a_campaign_leaves_no_key() {
     KvClient::new(server.services.clone()).delete_range(request).await.unwrap();
     let name = LeaderRequest { name: "e".into() };
     assert_eq!(shown(election.leader(name).await), "Unknown election: no leader");
+    server.member.stop().await;
+}
+
+/// Whoever may not write below a name takes part in nothing there, and leaves nothing; who leads is for those to see who may read.
+#[tokio::test(flavor = "multi_thread")]
+async fn locks_and_elections_ask_for_the_rights_to_their_keys() {
+    let server = Server::start().await;
+    let permissions =
+        [(Type::Readwrite, "w/", "w0"), (Type::Read, "r/", "r0"), (Type::Write, "o/", "o0")];
+    let [root, user] = unconnected::guard(&server.services, &permissions).await;
+    let mut locks = LockClient::new(server.services.clone());
+    let mut election = server.election();
+    let named = |name: &'static str| LeaderRequest { name: name.into() };
+    let campaign =
+        |name: &'static str, lease| CampaignRequest { name: name.into(), lease, value: "v".into() };
+    // Somebody leads in each.
+    let mut leaders = Vec::new();
+    for (name, lease) in [("w", 0xff), ("r", 0x1234), ("o", 0x1234), ("z", 0x1234)] {
+        let won = election.campaign(by(&root, campaign(name, lease))).await.unwrap();
+        leaders.push((name, won.into_inner().leader.unwrap()));
+    }
+
+    let denied = "Unknown etcdserver: permission denied";
+    for name in ["r", "o", "z"] {
+        let lock = LockRequest { name: name.into(), lease: 3 };
+        assert_eq!(shown(locks.lock(by(&user, lock)).await), denied, "{name}");
+        assert_eq!(shown(election.campaign(by(&user, campaign(name, 3))).await), denied, "{name}");
+    }
+    for (name, expected) in [("w", "ok"), ("r", "ok"), ("o", denied), ("z", denied)] {
+        assert_eq!(shown(election.leader(by(&user, named(name))).await), expected, "{name}");
+        let mut seen = election.observe(by(&user, named(name))).await.unwrap().into_inner();
+        // As in etcd, a stream that is refused ends without a word.
+        assert_eq!(seen.message().await.unwrap().is_some(), expected == "ok", "{name}");
+    }
+    for (name, leader) in leaders {
+        let expected = if name == "w" { "ok" } else { denied };
+        let key = leader.key.clone();
+        let proclaim = ProclaimRequest { leader: Some(leader.clone()), value: "w".into() };
+        assert_eq!(shown(election.proclaim(by(&user, proclaim)).await), expected, "{name}");
+        let resign = ResignRequest { leader: Some(leader) };
+        assert_eq!(shown(election.resign(by(&user, resign)).await), expected, "{name}");
+        let allowed = if matches!(name, "w" | "o") { "ok" } else { denied };
+        assert_eq!(shown(locks.unlock(by(&user, UnlockRequest { key })).await), allowed, "{name}");
+    }
+    // Of all of it the leaders are left whom nobody could turn out.
+    let all = RangeRequest { key: "a".into(), range_end: "zz".into(), ..RangeRequest::default() };
+    let found = KvClient::new(server.services.clone()).range(by(&root, all)).await.unwrap();
+    let keys: Vec<_> = found.into_inner().kvs.into_iter().map(|pair| pair.key).collect();
+    assert_eq!(keys, ["r/1234", "z/1234"]);
     server.member.stop().await;
 }

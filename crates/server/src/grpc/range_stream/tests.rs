@@ -1,4 +1,9 @@
-use proto::etcdserverpb::{CompactionRequest, DeleteRangeRequest, PutRequest, RangeResponse};
+use proto::authpb::permission::Type;
+use proto::etcdserverpb::{
+    AuthRoleRevokePermissionRequest, CompactionRequest, DeleteRangeRequest, PutRequest,
+    RangeResponse,
+};
+use rpc::etcdserverpb::auth_client::AuthClient;
 use rpc::etcdserverpb::kv_client::KvClient;
 use tonic::service::Routes;
 
@@ -134,6 +139,64 @@ async fn all_pages_are_of_the_revision_of_the_first() {
     client.compact(CompactionRequest { revision: 22, physical: false }).await.unwrap();
     let error = pages.page().unwrap_err();
     assert_eq!(error.message(), "etcdserver: mvcc: required revision has been compacted");
+    member.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_read_a_part_reads_that_and_only_while_rights_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = crate::config::Config {
+        emulated_version: Some(parse_emulated("3.7").unwrap()),
+        ..unconnected::config(dir.path())
+    };
+    let (member, routes) = unconnected::start(config).await;
+    let mut client = KvClient::new(routes.clone());
+    for number in 0..30 {
+        let key = format!("k{number:03}").into();
+        client.put(PutRequest { key, ..PutRequest::default() }).await.unwrap();
+    }
+    let [root, user] = unconnected::guard(&routes, &[(Type::Read, "k", "k020")]).await;
+    let range = |key: &'static str, end: &'static str| RangeRequest {
+        key: key.into(),
+        range_end: end.into(),
+        ..RangeRequest::default()
+    };
+    for (key, end) in [("k", "k021"), ("k019", "\0"), ("k020", ""), ("\0", "\0"), ("", "k001")] {
+        for serializable in [false, true] {
+            // Neither the part that may be read, nor how many there are.
+            for count_only in [false, true] {
+                let request = RangeRequest { serializable, count_only, ..range(key, end) };
+                let refused = match client.range_stream(unconnected::by(&user, request)).await {
+                    Ok(answers) => answers.into_inner().message().await.unwrap_err(),
+                    Err(refused) => refused,
+                };
+                let expected =
+                    if key.is_empty() { "key is not provided" } else { "permission denied" };
+                assert_eq!(refused.message(), format!("etcdserver: {expected}"), "{key} {end}");
+            }
+        }
+    }
+    let answers = client.range_stream(unconnected::by(&user, range("k", "k020"))).await.unwrap();
+    let mut answers = answers.into_inner();
+    let mut keys = 0;
+    while let Some(page) = answers.message().await.unwrap() {
+        keys += page.range_response.unwrap().kvs.len();
+    }
+    assert_eq!(keys, 20);
+
+    let core = unconnected::core(&member);
+    let reader = Identity { user: "u1".to_owned(), revision: core.access.rights().revision() };
+    let mut pages = Pages::new(core, Some(&reader), range("k", "k020")).unwrap();
+    pages.page().unwrap();
+    let revoke = AuthRoleRevokePermissionRequest {
+        role: "r1".to_owned(),
+        key: "k".into(),
+        range_end: "k020".into(),
+    };
+    let mut auth = AuthClient::new(routes);
+    auth.role_revoke_permission(unconnected::by(&root, revoke)).await.unwrap();
+    let ended = pages.page().unwrap_err();
+    assert_eq!(ended.message(), "etcdserver: revision of auth store is old");
     member.stop().await;
 }
 
