@@ -1,6 +1,10 @@
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use bytes::Bytes;
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    IsCa, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+};
 use tls::{Connector, Pair, Settings};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
@@ -8,6 +12,8 @@ use tonic::Code;
 
 use super::served::Served;
 use super::*;
+use crate::Member;
+use crate::member::unconnected;
 
 /// Certificates of one authority, in a folder.
 struct Certificates {
@@ -30,6 +36,7 @@ impl Certificates {
         params.distinguished_name = rcgen::DistinguishedName::new();
         if !common_name.is_empty() {
             params.distinguished_name.push(DnType::CommonName, common_name);
+            params.serial_number = Some(SerialNumber::from_slice(common_name.as_bytes()));
         }
         let key = KeyPair::generate().unwrap();
         let pair = Pair {
@@ -41,6 +48,28 @@ impl Certificates {
         std::fs::write(&pair.key, key.serialize_pem()).unwrap();
         let trusted_ca = Some(self.folder.join("ca.pem"));
         Settings { pair: Some(pair), trusted_ca, ..Settings::default() }
+    }
+
+    /// A list on which the certificates with this common name are revoked.
+    fn revoke(&self, common_name: &str) -> PathBuf {
+        let date = rcgen::date_time_ymd(2024, 1, 1);
+        let revoked = RevokedCertParams {
+            serial_number: SerialNumber::from_slice(common_name.as_bytes()),
+            revocation_time: date,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date,
+            next_update: rcgen::date_time_ymd(2044, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: vec![revoked],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = self.folder.join("revoked.crl");
+        std::fs::write(&list, params.signed_by(&self.issuer).unwrap().der()).unwrap();
+        list
     }
 
     fn acceptor(&self) -> Acceptor {
@@ -220,4 +249,156 @@ async fn a_port_is_shared_by_those_who_ask_for_it() {
     assert_eq!(bind(&taken, true).await.unwrap().len(), 1);
     let refused = bind(&taken, false).await.unwrap_err();
     assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
+}
+
+/// What a client of HTTP/2 says first.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// Settings without any.
+const SETTINGS: &[u8] = &[0, 0, 0, 4, 0, 0, 0, 0, 0];
+
+/// GHSA-3wh4-j44w-pg92: with a port of its own for HTTP, the port of gRPC did not look at the list.
+#[tokio::test(flavor = "multi_thread")]
+async fn ghsa_3wh4_j44w_pg92_no_listener_serves_what_is_revoked() {
+    for has_own_http in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let certificates = Certificates::new(folder.path());
+        let at = |name: &str| folder.path().join(name);
+        let urls =
+            |name: &str| vec![Url::parse(&format!("unixs://{}", at(name).display())).unwrap()];
+        let config = Config {
+            listen_peer_urls: urls("peers"),
+            peer_tls: certificates.settings("peer"),
+            listen_client_urls: urls("clients"),
+            listen_client_http_urls: if has_own_http { urls("http") } else { Vec::new() },
+            listen_metrics_urls: urls("metrics"),
+            client_tls: Settings {
+                revoked: Some(certificates.revoke("lost")),
+                ..certificates.settings("server")
+            },
+            ..unconnected::config(&at("data"))
+        };
+        let member = Member::start(config).await.unwrap();
+        let get: &[u8] = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let preface = [PREFACE, SETTINGS].concat();
+        let http = if has_own_http { "http" } else { "clients" };
+        let doors =
+            [("clients", "h2", &*preface), (http, "http/1.1", get), ("metrics", "http/1.1", get)];
+        for (door, protocol, words) in doors {
+            for (who, is_to_be_served) in [("friend", true), ("lost", false)] {
+                let connector = certificates.connector_for(who, protocol);
+                let socket = UnixStream::connect(at(door)).await.unwrap();
+                let answered = async {
+                    let mut stream = connector.connect(socket, "127.0.0.1").await?;
+                    stream.write_all(words).await?;
+                    stream.read_u8().await
+                };
+                let answered = answered.await;
+                assert_eq!(answered.is_ok(), is_to_be_served, "{who} at {door}: {answered:?}");
+            }
+        }
+        member.stop().await;
+    }
+}
+
+/// Calls a method of gRPC with an empty message and a path that no library would send, and waits for the end of whatever is
+/// answered.
+async fn call_oddly(server: &Served, path: &str, token: Option<&str>) {
+    let mut block = Vec::new();
+    let headers = [
+        (":method", "POST"),
+        (":scheme", "http"),
+        (":authority", "localhost"),
+        (":path", path),
+        ("content-type", "application/grpc"),
+        ("te", "trailers"),
+    ];
+    for (name, value) in headers.into_iter().chain(token.map(|token| ("token", token))) {
+        // Literally, and not to be remembered.
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    let length = u8::try_from(block.len()).unwrap();
+    // The end of the headers, and in the second frame the end of the stream.
+    let head = [&[0, 0, length, 1, 4, 0, 0, 0, 1][..], &block].concat();
+    let body = [0, 0, 5, 0, 1, 0, 0, 0, 1, 0, 0, 0, 0, 0];
+    let mut connection = server.connect().await;
+    connection.write_all(&[PREFACE, SETTINGS, &head, &body].concat()).await.unwrap();
+    loop {
+        let mut frame = [0; 9];
+        if connection.read_exact(&mut frame).await.is_err() {
+            return;
+        }
+        let [_, high, low, kind, flags, _, _, _, stream] = frame;
+        let mut content = vec![0; usize::from(u16::from_be_bytes([high, low]))];
+        connection.read_exact(&mut content).await.unwrap();
+        let is_last = match kind {
+            // Data and headers.
+            0 | 1 => stream == 1 && flags & 1 == 1,
+            // The stream is reset, or the connection ends.
+            3 | 7 => true,
+            _ => false,
+        };
+        if is_last {
+            return;
+        }
+    }
+}
+
+/// CVE-2026-33186 and GHSA-hrxh-6v49-42gf (grpc-go): a path that is not quite a method's went past the checks and arrived all the
+/// same.
+#[tokio::test(flavor = "multi_thread")]
+async fn cve_2026_33186_odd_paths_go_past_no_check() {
+    let server = Served::start(|_| {}).await;
+    let root = server.enable_auth().await;
+    let code = async || {
+        let nothing = Bytes::from_static(&[0; 5]);
+        server.grpc("/etcdserverpb.Auth/UserList", &[], nothing.into()).await.status.code()
+    };
+    // Each would turn authentication off.
+    for path in [
+        "/etcdserverpb.Auth/AuthDisable",
+        "etcdserverpb.Auth/AuthDisable",
+        "//etcdserverpb.Auth/AuthDisable",
+        "/etcdserverpb.Auth//AuthDisable",
+        "/etcdserverpb.Auth/AuthDisable/",
+        "/etcdserverpb.Auth/./AuthDisable",
+        "/x/../etcdserverpb.Auth/AuthDisable",
+        "/etcdserverpb.Auth%2fAuthDisable",
+        "/%65tcdserverpb.Auth/AuthDisable",
+        "/etcdserverpb.Auth/Auth%44isable",
+        "/etcdserverpb.Auth/AuthDisable?x",
+        "/etcdserverpb.auth/authdisable",
+        "http://localhost/etcdserverpb.Auth/AuthDisable",
+        "*",
+        "",
+    ] {
+        call_oddly(&server, path, None).await;
+        assert_eq!(code().await, Code::InvalidArgument, "{path}");
+    }
+    for path in [
+        "/v3/auth/disable",
+        "v3/auth/disable",
+        "//v3/auth/disable",
+        "/v3//auth/disable",
+        "/v3/auth/disable/",
+        "/v3/auth/./disable",
+        "/x/../v3/auth/disable",
+        "/v3%2fauth/disable",
+        "/v3/auth/d%69sable",
+        "/v3beta/auth/disable",
+        "/v3alpha/auth/disable",
+        "/etcdserverpb.Auth/AuthDisable",
+        "http://localhost/v3/auth/disable",
+    ] {
+        let found = answer(&mut server.connect().await, &format!("POST {path}")).await;
+        assert!(!found.starts_with("HTTP/1.1 2"), "{path}: {found}");
+        assert_eq!(code().await, Code::InvalidArgument, "{path}");
+    }
+    // The same way, by whoever may.
+    call_oddly(&server, "/etcdserverpb.Auth/AuthDisable", Some(&root)).await;
+    assert_eq!(code().await, Code::Ok);
+    server.stop().await;
 }
