@@ -616,6 +616,33 @@ async fn errors() {
     server.member.stop().await;
 }
 
+/// etcd #9379: they ended the server.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_9379_locks_and_elections() {
+    let server = Server::start().await;
+    let lease = json!({ "ID": 7, "TTL": 100 });
+    server.call("/v3/lease/grant", &lease).await;
+    let locked = server.call("/v3/lock/lock", &json!({ "name": "bg==", "lease": 7 })).await;
+    let key = json!({ "key": locked["key"] });
+    server.call("/v3/lock/unlock", &key).await;
+    let campaign = json!({ "name": "ZQ==", "value": "dg==", "lease": "7" });
+    let won = server.call("/v3/election/campaign", &campaign).await;
+    let named = json!({ "name": "ZQ==" });
+    let seen = server.post("/v3/election/observe", named.to_string()).await.lines().next().await;
+    assert_eq!(seen.unwrap()["result"]["kv"]["value"], "dg==");
+    let proclaim = json!({ "leader": won["leader"], "value": "dw==" });
+    server.call("/v3/election/proclaim", &proclaim).await;
+    let led = server.call("/v3/election/leader", &named).await;
+    assert_eq!(led["kv"]["value"], "dw==");
+    server.call("/v3/election/resign", &json!({ "leader": won["leader"] })).await;
+    for name in ["campaign", "proclaim", "resign"] {
+        let path = format!("/v3/election/{name}");
+        let (status, _) = server.refusal(&path, r#"{"leader":null,"lease":-1}"#).await;
+        assert_ne!(status, 200, "{path}");
+    }
+    server.member.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_that_are_not_there() {
     for (version, not_found, not_allowed, type_of) in [

@@ -59,3 +59,25 @@ fn no_request_keeps_a_member_from_answering_the_next() {
     let hash = runtime.block_on(answered(&routes, b"GET /members/hashkv\n\n{}")).unwrap();
     assert!(hash.0 == 200 && hash.1.contains("hash"), "{hash:?}");
 }
+
+/// The limits of 3.6.14: a question about leases was read to its end, however far that was.
+#[tokio::test(flavor = "multi_thread")]
+async fn etcd_3_6_14_questions_of_peers_are_short() {
+    let data_dir = tempfile::tempdir().unwrap();
+    let (member, _) = unconnected::start(unconnected::config(data_dir.path())).await;
+    let mut routes = unconnected::peer_routes(&member);
+    for (method, path, status) in [
+        ("POST", "/leases", 413),
+        ("POST", "/leases/internal", 413),
+        ("GET", "/members/hashkv", 400),
+    ] {
+        let endless = tokio_stream::iter(std::iter::repeat_with(|| {
+            Ok::<_, std::convert::Infallible>(vec![b'0'; 1024])
+        }));
+        let request = http::Request::builder().method(method).uri(path);
+        let request = request.body(HttpBody::from_stream(endless)).unwrap();
+        let answer = routes.call(request).await.unwrap();
+        assert_eq!(answer.status().as_u16(), status, "{path}");
+    }
+    member.stop().await;
+}
