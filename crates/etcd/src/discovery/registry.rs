@@ -117,8 +117,7 @@ impl<'a> Session<'a> {
             }
         };
         let size = answer.kvs.first().ok_or(Error::SizeMissing)?;
-        let size = std::str::from_utf8(&size.value).ok().and_then(|text| text.parse().ok());
-        let size: usize = size.filter(|size| *size > 0).ok_or(Error::SizeBad)?;
+        let size = size_of_cluster(&size.value).ok_or(Error::SizeBad)?;
 
         let prefix = members_prefix(&self.registry.token);
         let (key, range_end) = client::range_of_prefix(prefix.clone().into_bytes().into());
@@ -228,6 +227,12 @@ impl<'a> Session<'a> {
     }
 }
 
+/// The size as an operator writes it; `None` if it is not above zero, or no number of Go's `int`.
+fn size_of_cluster(text: &[u8]) -> Option<usize> {
+    let size: i64 = std::str::from_utf8(text).ok()?.parse().ok()?;
+    usize::try_from(size).ok().filter(|&size| size > 0)
+}
+
 fn members_prefix(token: &str) -> String {
     format!("{PREFIX}/{token}/members")
 }
@@ -239,5 +244,34 @@ fn cluster(found: &Found) -> Result<String, Error> {
     match urls.iter().find(|urls| urls.is_empty()) {
         Some(_) => Err(Error::Members("a member registered without one".to_owned())),
         None => Ok(urls.join(",")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// GHSA-9gp7-6833-wv89 (TOB-014): etcd cut the list of members at the size, which could be -1.
+    #[test]
+    fn ghsa_9gp7_6833_wv89_a_size_is_a_number_above_zero() {
+        for text in ["-1", "0", "-0", "x", "", " 3", "3\n", "1.5", "0x3", "1e3"] {
+            assert_eq!(size_of_cluster(text.as_bytes()), None, "{text:?}");
+        }
+        for text in ["9223372036854775808", "18446744073709551615", "-9223372036854775809"] {
+            assert_eq!(size_of_cluster(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(size_of_cluster(b"\xff"), None);
+        assert_eq!(size_of_cluster(b"3"), Some(3));
+        // However many are awaited, the members that came are all there is to list.
+        let member = |id: u64| Registered {
+            key: format!("{PREFIX}/token/members/{id}"),
+            urls: format!("m{id}=http://127.0.0.1:{id}"),
+            create_revision: 1,
+        };
+        let size = size_of_cluster(b"9223372036854775807").unwrap();
+        let found = Found { size, members: vec![member(1), member(2)], revision: 1 };
+        let expected = "m1=http://127.0.0.1:1,m2=http://127.0.0.1:2";
+        assert_eq!(cluster(&found).unwrap(), expected);
+        assert_eq!(cluster(&Found { size: 1, ..found }).unwrap(), "m1=http://127.0.0.1:1");
     }
 }
