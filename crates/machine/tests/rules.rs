@@ -848,7 +848,7 @@ fn rights_are_checked_when_an_entry_is_applied() {
 
 /// etcd's PR 22386: there an alarm takes the checks away. What an alarm itself refuses, it refuses whoever asks.
 #[test]
-fn alarms_do_not_take_rights_checks_away() {
+fn etcd_22386_alarms_do_not_take_rights_checks_away() {
     let mut fixture = guarded();
     let now = fixture.machine.auth().revision();
     let denied = RequestError::Auth(auth::Error::PermissionDenied);

@@ -124,8 +124,9 @@ fn families(pages: &[Page]) -> BTreeMap<String, Family> {
     all
 }
 
+/// TOB-010 among others: a metric of etcd that nothing ever moved.
 #[test]
-fn what_is_watched_is_there_and_says_what_was_done() {
+fn tob_010_what_is_watched_is_there_and_says_what_was_done() {
     let ours = programs::ours().unwrap();
     let pages = pages(&ours.etcd, &["--metrics=extensive"]);
     let all = families(&pages);

@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn suites_that_go_knows_are_read_and_weak_ones_left_out() {
+    fn ghsa_5x4g_q5rc_36jp_suites_that_go_knows_are_read_and_weak_ones_left_out() {
         let all = Versions::default();
         let some = "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305,TLS_RSA_WITH_AES_128_CBC_SHA";
         let some = Ciphers::parse(some, all).unwrap();

@@ -626,7 +626,7 @@ async fn a_member_s_certificate_is_compared_with_its_address() {
 }
 
 #[tokio::test]
-async fn versions_and_suites_are_agreed_on_or_not() {
+async fn ghsa_5x4g_q5rc_36jp_versions_and_suites_are_agreed_on_or_not() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path(), "ours");
     let pair = Some(ours.sign("server", &["127.0.0.1"]));
@@ -652,7 +652,7 @@ async fn versions_and_suites_are_agreed_on_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn silence_and_noise_end_the_connection() {
+async fn cve_2026_73500_silence_and_noise_end_the_connection() {
     let folder = tempfile::tempdir().unwrap();
     let ours = Authority::new(folder.path(), "ours");
     let settings =

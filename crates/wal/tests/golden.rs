@@ -176,7 +176,7 @@ fn a_flipped_bit_is_refused_with_file_and_offset() {
 /// Found by writing garbage over the head of a log: etcd's rule takes the word for a torn tail, and everything behind it,
 /// acknowledged or not, for lost.
 #[test]
-fn a_length_that_no_writer_makes_is_refused_and_nothing_is_cut_off() {
+fn cve_2022_34038_a_length_that_no_writer_makes_is_refused_and_nothing_is_cut_off() {
     let disk = fixture("killed-3.5.30");
     let wal_dir = disk.dir().subdir("wal").unwrap();
     wal_dir.open(FIRST, OpenMode::ReadWrite).unwrap().write_at(b"XXXXXXXX", 16).unwrap();

@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn only_what_has_tls_and_answers_counts() {
+    async fn cve_2020_15136_only_what_has_tls_and_answers_counts() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let endpoint = |is_secure: bool, port: u16| Endpoint {

@@ -134,7 +134,7 @@ fn keys_of_openssls_own_form_are_keys() {
 
 /// etcd #15677: a token without the claims crashed the server.
 #[test]
-fn tokens_without_the_claims_are_refused() {
+fn etcd_15677_tokens_without_the_claims_are_refused() {
     let keys = Keys::new();
     let jwt = keys.jwt("jwt,sign-method=HS256,priv-key=@secret,ttl=0");
     let signing = jwt.signing.as_ref().unwrap();

@@ -137,7 +137,7 @@ async fn messages_are_lines() {
 
 /// A token comes as subprotocol or cookie; what HTTP clients send does not count, in etcd neither.
 #[tokio::test(flavor = "multi_thread")]
-async fn tokens() {
+async fn websocket_bearer_tokens() {
     let server =
         Served::start(|config| config.emulated_version = Some(parse_emulated("3.6").unwrap()))
             .await;

@@ -144,7 +144,7 @@ async fn a_flood_of_silent_connections_takes_no_place_from_one_that_speaks() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn connections_that_do_not_get_on_end_at_the_limits() {
+async fn etcd_3_6_14_connections_that_do_not_get_on_end_at_the_limits() {
     for is_secure in [false, true] {
         let port = Port::open(LIMITS, is_secure).await;
         let half_a_head = port.told(b"GET /raft/probing HTTP/1.1\r\nhost:").await;
