@@ -404,6 +404,27 @@ async fn proxies_tell_of_each_other() {
     assert!(entry.starts_with(br#"{"Op":0,"Addr":"127.0.0.1:1","Metadata":"{\"name\":"#));
 }
 
+/// CVE-2018-1098: a browser can be had to post this by any page; it was a put.
+#[tokio::test]
+async fn cve_2018_1098_calls_of_grpc_say_that_they_are() {
+    let cluster = Cluster::start();
+    let proxy = cluster.proxy().await;
+    for kind in ["text/plain", "application/grpc"] {
+        let put = "\0\0\0\0\u{6}\n\u{1}k\u{12}\u{1}v";
+        let mut stream = TcpStream::connect(proxy.address).await.unwrap();
+        let request = format!(
+            "POST /etcdserverpb.KV/Put HTTP/1.1\r\nHost: proxy\r\nConnection: close\r\n\
+             Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{put}",
+            put.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within("answer", stream.read_to_string(&mut answer)).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 404 "), "{kind}: {answer}");
+        assert!(cluster.client().await.get("k").await.unwrap().kvs.is_empty(), "{kind}");
+    }
+}
+
 #[tokio::test]
 async fn health_is_told_over_http() {
     let cluster = Cluster::start();
@@ -484,7 +505,7 @@ async fn the_gateway_leaves_out_an_endpoint_until_it_is_back() {
 }
 
 #[tokio::test]
-async fn a_gateway_to_itself_is_refused() {
+async fn cve_2020_15114_a_gateway_to_itself_is_refused() {
     let options = gateway::Options {
         listen_address: "127.0.0.1:1".to_owned(),
         targets: vec![Target::parse("localhost:1").unwrap()],

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
-use axum::middleware::from_fn;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::any;
 use client::Client;
@@ -338,6 +338,14 @@ fn routes(services: LookedInto, client: Client, web: Web, logs_calls: bool) -> R
                 .map(axum::body::Body::new)
         }
     });
+    // A method's path makes no call of it: a page of anybody's can have a browser post to any path.
+    let own_web = web.clone();
+    let calls_alone = from_fn(move |request: Request, next: Next| {
+        let web = own_web.clone();
+        async move {
+            if is_call(&request) { next.run(request).await } else { web.answer(request).await }
+        }
+    });
     let rest = move |request: Request| {
         let (transport, web) = (client.transport(), web.clone());
         async move { answer(transport, web, request).await }
@@ -347,7 +355,7 @@ fn routes(services: LookedInto, client: Client, web: Web, logs_calls: bool) -> R
         .route(MEMBER_LIST_PATH, members)
         .route(TIME_TO_LIVE_PATH, lives)
         .route(KEEP_ALIVE_PATH, renewals);
-    let router = router.fallback(rest);
+    let router = router.route_layer(calls_alone).fallback(rest);
     if !logs_calls {
         return Routes::from(router);
     }
@@ -355,10 +363,15 @@ fn routes(services: LookedInto, client: Client, web: Web, logs_calls: bool) -> R
     Routes::from(router.layer(from_fn(move |request, next| log.clone().observe(request, next))))
 }
 
-async fn answer(transport: client::Transport, web: Web, request: Request) -> Response {
+/// Whether a request is a call of gRPC, as etcd tells them.
+fn is_call(request: &Request) -> bool {
     let content_type = request.headers().get(http::header::CONTENT_TYPE);
     let is_grpc = content_type.is_some_and(|text| text.as_bytes().starts_with(b"application/grpc"));
-    if is_grpc && request.version() == http::Version::HTTP_2 {
+    is_grpc && request.version() == http::Version::HTTP_2
+}
+
+async fn answer(transport: client::Transport, web: Web, request: Request) -> Response {
+    if is_call(&request) {
         return forward::forward(transport, request.map(Body::new)).await.into_response();
     }
     web.answer(request).await
