@@ -76,7 +76,8 @@ fn names_a_machine(line: &str) -> bool {
     })
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+/// Adds all files of a folder that are ours.
+pub(super) fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("list {}", folder.display()))?;
     for entry in entries {
         let entry = entry?;

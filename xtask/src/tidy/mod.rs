@@ -2,6 +2,7 @@
 //!
 //! Needs no other binary. `deny.toml` says the same to cargo-deny, which adds advisories where it is at hand.
 
+mod advisories;
 mod dependencies;
 mod files;
 mod licence;
@@ -18,6 +19,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     let mut complaints = Vec::new();
     dependencies::check(&metadata, &mut complaints);
     files::check(root, &metadata, &mut complaints)?;
+    advisories::check(root, &mut complaints)?;
     if !complaints.is_empty() {
         bail!("tidy:\n  {}", complaints.join("\n  "));
     }
