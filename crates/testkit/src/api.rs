@@ -1,6 +1,7 @@
 //! A server spoken to directly over gRPC: one request enum, one reply enum, nothing retried or hidden.
 
 mod auth;
+mod watches;
 
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Channel, Endpoint};
 
 pub use auth::{AuthRequest, AuthResponse};
+pub use watches::{Seen, Watched};
 
 /// Room for the largest answers a test provokes.
 const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
@@ -29,6 +31,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[allow(missing_docs, reason = "each variant holds the message of that name")]
 pub enum Request {
     Range(pb::RangeRequest),
+    /// Read to its end.
+    RangeStream(pb::RangeRequest),
     Put(pb::PutRequest),
     DeleteRange(pb::DeleteRangeRequest),
     Txn(pb::TxnRequest),
@@ -43,6 +47,8 @@ pub enum Request {
     Alarm(pb::AlarmRequest),
     /// Answered by the first message; the watch ends with it.
     Watch(pb::WatchCreateRequest),
+    /// Created on one stream, and held until each has seen writes of its range's first key, which belong to the request.
+    Watches(Vec<pb::WatchCreateRequest>),
     Auth(AuthRequest),
 }
 
@@ -51,6 +57,8 @@ pub enum Request {
 #[allow(missing_docs, reason = "each variant holds the message of that name")]
 pub enum Response {
     Range(pb::RangeResponse),
+    /// The pages, put together.
+    RangeStream(pb::RangeResponse),
     Put(pb::PutResponse),
     DeleteRange(pb::DeleteRangeResponse),
     Txn(pb::TxnResponse),
@@ -65,6 +73,7 @@ pub enum Response {
     Alarm(pb::AlarmResponse),
     /// `None`: the stream ended without an answer.
     Watch(Option<pb::WatchResponse>),
+    Watches(Watched),
     Auth(AuthResponse),
 }
 
@@ -88,6 +97,7 @@ impl Request {
     pub fn is_read(&self) -> bool {
         match self {
             Self::Range(_)
+            | Self::RangeStream(_)
             | Self::LeaseTimeToLive(_)
             | Self::LeaseLeases(_)
             | Self::HashKv(_)
@@ -100,6 +110,7 @@ impl Request {
             | Self::LeaseGrant(_)
             | Self::LeaseRevoke(_)
             | Self::Alarm(_)
+            | Self::Watches(_)
             | Self::Auth(_) => false,
         }
     }
@@ -109,7 +120,7 @@ impl Response {
     /// The header, if one came.
     pub fn header_mut(&mut self) -> Option<&mut pb::ResponseHeader> {
         match self {
-            Self::Range(m) => m.header.as_mut(),
+            Self::Range(m) | Self::RangeStream(m) => m.header.as_mut(),
             Self::Put(m) => m.header.as_mut(),
             Self::DeleteRange(m) => m.header.as_mut(),
             Self::Txn(m) => m.header.as_mut(),
@@ -122,6 +133,7 @@ impl Response {
             Self::HashKv(m) => m.header.as_mut(),
             Self::Alarm(m) => m.header.as_mut(),
             Self::Watch(m) => m.as_mut().and_then(|m| m.header.as_mut()),
+            Self::Watches(m) => m.header.as_mut(),
             Self::Auth(m) => m.header_mut(),
         }
     }
@@ -169,6 +181,7 @@ impl Api {
         let (mut kv, mut lease) = (self.kv.clone(), self.lease.clone());
         Ok(match request {
             Request::Range(m) => Response::Range(kv.range(self.asked(m)).await?.into_inner()),
+            Request::RangeStream(m) => Response::RangeStream(self.range_stream(m).await?),
             Request::Put(m) => Response::Put(kv.put(self.asked(m)).await?.into_inner()),
             Request::DeleteRange(m) => {
                 Response::DeleteRange(kv.delete_range(self.asked(m)).await?.into_inner())
@@ -202,6 +215,7 @@ impl Api {
                 let (_requests, mut answers) = self.open_watch(m).await?;
                 Response::Watch(answers.message().await?)
             }
+            Request::Watches(m) => Response::Watches(watches::call(self, m).await?),
             Request::Auth(m) => Response::Auth(auth::call(self, &self.auth, m).await?),
         })
     }
@@ -211,9 +225,28 @@ impl Api {
         Ok(self.kv.clone().range(self.asked(request)).await?.into_inner())
     }
 
+    /// Reads a range in pages (etcd 3.7), and puts them together.
+    async fn range_stream(&self, request: pb::RangeRequest) -> Result<pb::RangeResponse, Refusal> {
+        let mut pages = self.kv.clone().range_stream(self.asked(request)).await?.into_inner();
+        let mut whole = pb::RangeResponse::default();
+        while let Some(page) = pages.message().await? {
+            let mut page = page.range_response.unwrap_or_default();
+            let mut kvs = std::mem::take(&mut whole.kvs);
+            kvs.append(&mut page.kvs);
+            whole = pb::RangeResponse { kvs, ..page };
+        }
+        Ok(whole)
+    }
+
     /// Writes one key.
     pub async fn put(&self, request: pb::PutRequest) -> Result<pb::PutResponse, Refusal> {
         Ok(self.kv.clone().put(self.asked(request)).await?.into_inner())
+    }
+
+    /// Gives the room back that the database does not use any more.
+    pub async fn defragment(&self) -> Result<(), Refusal> {
+        self.maintenance.clone().defragment(self.asked(pb::DefragmentRequest {})).await?;
+        Ok(())
     }
 
     /// The hash of all revisions up to one.

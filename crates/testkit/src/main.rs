@@ -97,6 +97,9 @@ struct DifferentialArguments {
     /// With users: one of the servers is older than 3.5.28, and requests are left out that it lets through unseen.
     #[arg(long)]
     old_rules: bool,
+    /// Among how many draws one is of watches; 0 for none.
+    #[arg(long, default_value_t = 0)]
+    watches_one_in: u64,
     /// The two servers: `real`, `ours`, `etcd-3.7`, `ours-3.7` and the like, or the path of a program.
     #[arg(long, default_value = "real:ours")]
     kinds: String,
@@ -142,6 +145,7 @@ impl DifferentialArguments {
                 }),
                 value_bytes_max: self.value_bytes,
                 folder: Some(folder.path().to_owned()),
+                watches_one_in: self.watches_one_in,
                 is_verbose: true,
             };
             let report = runtime()?.block_on(differential::run(&config));

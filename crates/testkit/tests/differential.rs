@@ -7,7 +7,7 @@
 mod common;
 
 use testkit::cluster::Kind;
-use testkit::differential::{Config, Rules, Stop, run};
+use testkit::differential::{Config, Rules, Stop, run, run_quota};
 use testkit::{embed, programs};
 
 fn config(left: &str, right: &str) -> Config {
@@ -23,6 +23,7 @@ fn config(left: &str, right: &str) -> Config {
         value_bytes_max: 48,
         folder: None,
         users: None,
+        watches_one_in: 0,
         is_verbose: false,
     }
 }
@@ -52,6 +53,41 @@ fn users_get_equal_answers() {
             let (theirs, ours) = (embed::label(version), format!("ours-{version}"));
             check(&Config { users: Some(Rules::Present), phases: 2, ..config(&theirs, &ours) });
         }
+    }
+}
+
+/// RangeStream and watches, where these are not what 3.5 has.
+#[test]
+fn newer_versions_get_equal_answers() {
+    for version in embed::VERSIONS {
+        if embed::are_there_or_skip("newer_versions_get_equal_answers") {
+            let (theirs, ours) = (embed::label(version), format!("ours-{version}"));
+            check(&config(&theirs, &ours));
+        }
+    }
+}
+
+/// What is refused when the quota is used up, what is not, and what it takes to write again: across a restart.
+#[test]
+fn a_used_up_quota_has_equal_consequences() {
+    let mut pairs = Vec::new();
+    if programs::real_or_skip("a_used_up_quota_has_equal_consequences").is_some() {
+        pairs.push(("real".to_owned(), "ours".to_owned()));
+    }
+    for version in embed::VERSIONS {
+        if embed::are_there_or_skip("a_used_up_quota_has_equal_consequences") {
+            pairs.push((embed::label(version), format!("ours-{version}")));
+        }
+    }
+    for (theirs, ours) in pairs {
+        let (left, right) = (Kind::parse(&theirs).unwrap(), Kind::parse(&ours).unwrap());
+        let steps = common::runtime()
+            .block_on(run_quota(&left, &right))
+            .unwrap_or_else(|error| panic!("{theirs}: {error:#}"));
+        let refused = steps.iter().filter(|(_, outcome)| outcome.contains("space exceeded"));
+        assert!(refused.count() >= 10, "{theirs}: {steps:?}");
+        let last = steps.iter().rfind(|(what, _)| *what == "put a large value");
+        assert_eq!(last, Some(&("put a large value", "ok".to_owned())), "{theirs}: {steps:?}");
     }
 }
 

@@ -62,6 +62,11 @@ impl Kind {
         embed::VERSIONS.iter().any(|version| self.label == embed::label(version))
     }
 
+    /// Whether it serves RangeStream, which came with etcd 3.7.
+    pub(crate) fn has_range_stream(&self) -> bool {
+        self.label == embed::label("3.7") || self.emulated.as_deref() == Some("3.7")
+    }
+
     /// The flag that says which version to stand for, if one was chosen.
     pub(crate) fn emulation_flag(&self) -> Option<String> {
         self.emulated.as_ref().map(|version| format!("--emulated-version={version}"))

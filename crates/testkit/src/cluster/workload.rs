@@ -559,7 +559,7 @@ fn done(mut response: Response) -> Outcome {
     let (is_written, found) = match response {
         Response::Put(answer) => (true, answer.prev_kv.into_iter().collect()),
         Response::DeleteRange(answer) => (answer.deleted > 0, answer.prev_kvs),
-        Response::Range(answer) => (false, answer.kvs),
+        Response::Range(answer) | Response::RangeStream(answer) => (false, answer.kvs),
         Response::Txn(answer) => {
             let mut found = Vec::new();
             for response in answer.responses {
@@ -581,6 +581,7 @@ fn done(mut response: Response) -> Outcome {
         | Response::HashKv(_)
         | Response::Alarm(_)
         | Response::Watch(_)
+        | Response::Watches(_)
         | Response::Auth(_) => return Outcome::Unknown,
     };
     Outcome::Done { revision, term, is_written, found }

@@ -38,7 +38,10 @@ pub fn normalise_reply(
         }
     }
     match (request, &mut response) {
-        (Request::Range(request), Response::Range(response)) => normalise_range(request, response),
+        (Request::Range(request), Response::Range(response))
+        | (Request::RangeStream(request), Response::RangeStream(response)) => {
+            normalise_range(request, response);
+        }
         (Request::Txn(request), Response::Txn(response)) => normalise_txn(request, response),
         (_, Response::LeaseTimeToLive(response)) => {
             response.keys.sort_unstable();

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use proto::etcdserverpb as pb;
 use proto::etcdserverpb::compare::TargetUnion;
 use proto::etcdserverpb::request_op::Request as Op;
+use proto::etcdserverpb::watch_create_request::FilterType;
 
 use crate::api::Request;
 use crate::random::Random;
@@ -109,6 +110,9 @@ pub struct Generator {
     random: Random,
     value_bytes_max: usize,
     txn_ranges: TxnRanges,
+    /// Among how many draws one is of watches; 0 for none.
+    watches_one_in: u64,
+    has_range_streams: bool,
 }
 
 /// Which revisions ranges inside transactions ask for.
@@ -127,11 +131,34 @@ pub enum TxnRanges {
 impl Generator {
     /// Starts the sequence of a seed; values have up to so many bytes.
     pub fn new(seed: u64, value_bytes_max: usize, txn_ranges: TxnRanges) -> Self {
-        Self { random: Random::new(seed), value_bytes_max, txn_ranges }
+        Self {
+            random: Random::new(seed),
+            value_bytes_max,
+            txn_ranges,
+            watches_one_in: 0,
+            has_range_streams: false,
+        }
+    }
+
+    /// Draws watches too, one time in so many, or not at all with 0.
+    #[must_use]
+    pub fn with_watches(mut self, one_in: u64) -> Self {
+        self.watches_one_in = one_in;
+        self
+    }
+
+    /// Reads some ranges by RangeStream, which etcd has since 3.7.
+    #[must_use]
+    pub fn with_range_streams(mut self, has_range_streams: bool) -> Self {
+        self.has_range_streams = has_range_streams;
+        self
     }
 
     /// Returns the next requests: one write, or several reads that may be sent at once.
     pub fn next(&mut self, known: &Known) -> Vec<Request> {
+        if self.watches_one_in > 0 && self.random.one_in(self.watches_one_in) {
+            return vec![Request::Watches(self.watches(known))];
+        }
         if self.random.one_in(4) {
             let count = 1 + self.random.below(BURST);
             return (0..count).map(|_| self.read(known)).collect();
@@ -141,6 +168,7 @@ impl Generator {
 
     fn read(&mut self, known: &Known) -> Request {
         match self.random.below(40) {
+            0..=12 if self.has_range_streams => Request::RangeStream(self.streamed_range(known)),
             0..=32 => Request::Range(self.range(known)),
             33 | 34 => {
                 let (id, keys) = (self.lease(), self.random.one_in(2));
@@ -260,6 +288,58 @@ impl Generator {
             request.max_create_revision = bound();
         }
         request
+    }
+
+    /// Mostly one that RangeStream serves. Pages sorted by something else than the key overlap or leave keys out in real etcd.
+    fn streamed_range(&mut self, known: &Known) -> pb::RangeRequest {
+        let mut request = self.range(known);
+        if !self.random.one_in(8) {
+            (request.min_mod_revision, request.max_mod_revision) = (0, 0);
+            (request.min_create_revision, request.max_create_revision) = (0, 0);
+            request.sort_order = 0;
+        }
+        if request.sort_order == 0 {
+            request.sort_target = 0;
+        }
+        request
+    }
+
+    /// Watches that are created on one stream.
+    fn watches(&mut self, known: &Known) -> Vec<pb::WatchCreateRequest> {
+        let mut watches: Vec<_> =
+            (0..self.random.between(1, 5)).map(|_| self.watch(known)).collect();
+        if self.random.one_in(3) {
+            watches.iter_mut().for_each(|watch| watch.start_revision = 0);
+        }
+        watches
+    }
+
+    fn watch(&mut self, known: &Known) -> pb::WatchCreateRequest {
+        let start_revision = match self.random.below(8) {
+            0 | 1 => 0,
+            2..=4 => self.random.between((known.compacted + 1).min(known.revision), known.revision),
+            5 => self.random.between(1, known.compacted.max(1)),
+            6 => known.compacted + 1,
+            _ => known.revision + self.random.between(1, 3),
+        };
+        let mut filters = Vec::new();
+        for filter in [FilterType::Noput, FilterType::Nodelete] {
+            if self.random.one_in(4) {
+                filters.push(filter.into());
+            }
+        }
+        // What happened at the last compaction's revision itself is there or not, while that is at work.
+        let is_uncertain = start_revision == known.compacted && known.is_compacting;
+        pb::WatchCreateRequest {
+            key: self.key(),
+            range_end: self.range_end(),
+            start_revision: if is_uncertain { 0 } else { start_revision },
+            filters,
+            prev_kv: self.random.one_in(2),
+            // The same one twice is a mistake.
+            watch_id: self.random.pick(&[0, 0, 0, 3]),
+            ..Default::default()
+        }
     }
 
     fn put(&mut self, is_large_allowed: bool) -> pb::PutRequest {

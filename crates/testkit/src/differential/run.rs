@@ -26,6 +26,9 @@ const AHEAD_MAX: usize = 64;
 /// Requests before a difference that the report shows.
 const CONTEXT: usize = 6;
 
+/// Values that fill files have this length and more.
+const LARGE_BYTES: usize = 10_000;
+
 /// How long the last events of a watch may take to arrive after the last write.
 const EVENTS_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -65,6 +68,8 @@ pub struct Config {
     pub folder: Option<PathBuf>,
     /// Whether requests come from users, and the rules that both servers have for these.
     pub users: Option<Rules>,
+    /// Among how many draws one is of watches that are read to an end; 0 for none. Users only create theirs.
+    pub watches_one_in: u64,
     /// Whether to say on standard error how far the run is.
     pub is_verbose: bool,
 }
@@ -211,6 +216,20 @@ impl Pair {
     }
 }
 
+/// Starts two servers, on folders of their own below this one.
+pub(super) fn start_two(
+    programs: &[Kind; 2],
+    folder: &Path,
+    flags: &[String],
+) -> Result<[Member; 2]> {
+    Ok(Pair::start(programs, folder, flags, false)?.members)
+}
+
+/// Stops them by SIGTERM, and expects a clean end.
+pub(super) fn stop(members: [Member; 2]) -> Result<()> {
+    Pair { members }.stop(false)
+}
+
 /// What one driver carries from phase to phase.
 struct Side {
     generator: Generator,
@@ -226,8 +245,14 @@ impl Side {
     fn new(config: &Config) -> Self {
         let is_replaying = config.phases > 1 && config.stop != Stop::Term;
         let txn_ranges = if is_replaying { TxnRanges::Readable } else { TxnRanges::Any };
+        // A history of large values is no answer for one message.
+        let has_watches = config.users.is_none() && config.value_bytes_max < LARGE_BYTES;
         Self {
-            generator: Generator::new(config.seed, config.value_bytes_max, txn_ranges),
+            generator: Generator::new(config.seed, config.value_bytes_max, txn_ranges)
+                .with_watches(if has_watches { config.watches_one_in } else { 0 })
+                .with_range_streams(
+                    config.left.has_range_stream() && config.right.has_range_stream(),
+                ),
             users: config.users.map(|rules| Users::new(config.seed, rules)),
             tokens: BTreeMap::new(),
             known: Known::default(),
@@ -480,6 +505,7 @@ async fn compare_events(
 fn kind(request: &Request) -> &'static str {
     match request {
         Request::Range(_) => "Range",
+        Request::RangeStream(_) => "RangeStream",
         Request::Put(_) => "Put",
         Request::DeleteRange(_) => "DeleteRange",
         Request::Txn(_) => "Txn",
@@ -492,6 +518,7 @@ fn kind(request: &Request) -> &'static str {
         Request::HashKv(_) => "HashKV",
         Request::Alarm(_) => "Alarm",
         Request::Watch(_) => "Watch",
+        Request::Watches(_) => "Watches",
         Request::Auth(request) => request.name(),
     }
 }

@@ -259,7 +259,9 @@ impl Users {
 fn is_inverted(request: &Request) -> bool {
     let between = |key: &[u8], end: &[u8]| !end.is_empty() && end != b"\0" && end <= key;
     match request {
-        Request::Range(range) => between(&range.key, &range.range_end),
+        Request::Range(range) | Request::RangeStream(range) => {
+            between(&range.key, &range.range_end)
+        }
         Request::DeleteRange(delete) => between(&delete.key, &delete.range_end),
         Request::Watch(watch) => between(&watch.key, &watch.range_end),
         Request::Txn(txn) => {
@@ -281,6 +283,7 @@ fn is_inverted(request: &Request) -> bool {
         | Request::LeaseLeases(_)
         | Request::HashKv(_)
         | Request::Alarm(_)
+        | Request::Watches(_)
         | Request::Auth(_) => false,
     }
 }
@@ -297,10 +300,12 @@ fn is_seen(request: &Request) -> bool {
         | Request::LeaseTimeToLive(_)
         | Request::Alarm(_) => false,
         Request::Range(_)
+        | Request::RangeStream(_)
         | Request::Put(_)
         | Request::DeleteRange(_)
         | Request::HashKv(_)
         | Request::Watch(_)
+        | Request::Watches(_)
         | Request::Auth(_) => true,
     }
 }
