@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use machine::{Effect, Machine, StorageMigration};
 use prost::Message as _;
-use proto::etcdserverpb::{AlarmRequest, ResponseHeader};
+use proto::etcdserverpb::AlarmRequest;
 use raft::LogIndex;
 use replica::Input;
 use tokio::sync::oneshot;
@@ -641,17 +641,18 @@ fn log_slow(
     }
 }
 
-/// The bytes of an answer as etcd tells them when the entry has been applied: its header has only the revision by then. Nothing for
-/// what is no change of keys.
+/// The bytes of an answer as etcd tells them when the entry has been applied: its header has only the revision by then, which that of
+/// a transaction still lacks here. Nothing for what is no change of keys.
 fn answer_size(answer: &machine::Answer) -> String {
-    let body_bytes = match &answer.response {
+    let bytes = match &answer.response {
         machine::Response::Put(response) => response.encoded_len(),
         machine::Response::DeleteRange(response) => response.encoded_len(),
-        machine::Response::Txn(response) => response.encoded_len(),
+        machine::Response::Txn(response) => {
+            response.encoded_len() + prost::encoding::int64::encoded_len(3, &answer.revision)
+        }
         _ => return String::new(),
     };
-    let header = ResponseHeader { revision: answer.revision, ..ResponseHeader::default() };
-    format!("size:{}", prost::encoding::message::encoded_len(1, &header) + body_bytes)
+    format!("size:{bytes}")
 }
 
 /// A panic with the lock held ends the process, so a poisoned lock is as good as a sound one.

@@ -19,13 +19,13 @@ use crate::cluster::Kind;
 use crate::member::Member;
 
 /// `--quota-backend-bytes`.
-const QUOTA_BYTES: usize = 16 << 20;
+const QUOTA_BYTES: usize = 8 << 20;
 /// A large value. What is written beside it, in the tree of pages, is some of its neighbours: room for which differs by how soon pages are used again.
 const VALUE_BYTES: usize = 64 << 10;
 /// More of them than there is room for.
 const PUTS_MAX: usize = 2 * QUOTA_BYTES / VALUE_BYTES;
 /// By how many values the two may differ in what they hold.
-const PUTS_APART_MAX: usize = PUTS_MAX / 16;
+const PUTS_APART_MAX: usize = PUTS_MAX / 8;
 /// How long an alarm may take to be raised after what it is raised for.
 const ALARM_TIMEOUT: Duration = Duration::from_secs(20);
 const ALARM_POLL: Duration = Duration::from_millis(20);
