@@ -225,7 +225,7 @@ mod tests {
         let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
         assert!(made.success());
         // Somebody reads, so that opening it does not wait.
-        let reader = fs::OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let reader = OpenOptions::new().read(true).write(true).open(&path).unwrap();
         let mut log = Rotating::open_with(&path, Rotation::default(), 25).unwrap();
         for _ in 0..9 {
             log.write(b"a line of text\n", at(0)).unwrap();

@@ -650,7 +650,11 @@ fn answer_size(answer: &machine::Answer) -> String {
         machine::Response::Txn(response) => {
             response.encoded_len() + prost::encoding::int64::encoded_len(3, &answer.revision)
         }
-        _ => return String::new(),
+        machine::Response::Done
+        | machine::Response::LeaseGrant(_)
+        | machine::Response::Alarms(_)
+        | machine::Response::Members(_)
+        | machine::Response::Auth(_) => return String::new(),
     };
     format!("size:{bytes}")
 }

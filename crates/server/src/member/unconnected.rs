@@ -18,7 +18,6 @@ use proto::etcdserverpb::{
 use rpc::etcdserverpb::auth_client::AuthClient;
 use tonic::Request;
 use tonic::service::Routes;
-use vfs::Dir;
 
 use super::Member;
 use crate::access::Tokens;
@@ -137,9 +136,10 @@ pub(crate) async fn start(config: Config) -> (Member, Routes) {
 }
 
 /// The same, with its database in another kind of directory.
+#[cfg(test)]
 pub(crate) async fn start_on(
     config: Config,
-    snap_dir: impl FnOnce(Arc<dyn Dir>) -> Arc<dyn Dir>,
+    snap_dir: impl FnOnce(Arc<dyn vfs::Dir>) -> Arc<dyn vfs::Dir>,
 ) -> (Member, Routes) {
     let parts = bootstrap::open_on(&config, snap_dir);
     let (member, watching) = start_parts(config, parts);
