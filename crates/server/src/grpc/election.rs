@@ -23,7 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::limits;
-use super::own::{self, Caller, Candidate, Own};
+use super::own::{self, Caller, Own};
 use crate::request::Core;
 
 /// Proclamations that wait for a client that observes; those after it wait in the watch.
@@ -58,20 +58,14 @@ impl Election for Service {
         let prefix = own::prefix_of(&name);
         let key = own::key_of(&prefix, lease);
         let own_key = RangeRequest { key: key.clone(), ..RangeRequest::default() };
-        let joined = caller
-            .txn(TxnRequest {
-                compare: vec![own::created_at(key.clone(), 0)],
-                success: vec![own::put_op(key.clone(), value.clone(), lease)],
-                failure: vec![own::range_op(own_key)],
-            })
-            .await?;
-        let earlier = own::found_by(&joined, 0).first();
-        let rev = match earlier {
-            Some(kv) => kv.create_revision,
-            None => own::revision_of(joined.header.as_ref()),
+        let request = TxnRequest {
+            compare: vec![own::created_at(key.clone(), 0)],
+            success: vec![own::put_op(key.clone(), value.clone(), lease)],
+            failure: vec![own::range_op(own_key)],
         };
-        let mut candidate = Candidate::new(&caller, prefix, key.clone(), rev);
-        let leader = LeaderKey { name, key, rev, lease };
+        let (joined, mut candidate) = caller.join(prefix, key.clone(), request).await?;
+        let earlier = own::found_by(&joined, 0).first();
+        let leader = LeaderKey { name, key, rev: candidate.revision, lease };
         if earlier.is_some_and(|kv| kv.value != value)
             && let Err(error) = proclaim(&caller, &leader, value).await
         {

@@ -12,7 +12,7 @@ use rpc::v3lockpb::lock_server::Lock;
 use tonic::{Request, Response, Status};
 
 use super::limits;
-use super::own::{self, Candidate, Own};
+use super::own::{self, Own};
 use crate::request::Core;
 
 /// The service.
@@ -38,23 +38,17 @@ impl Lock for Service {
         let key = own::key_of(&prefix, lease);
         let own_key = RangeRequest { key: key.clone(), ..RangeRequest::default() };
         let owner = own::range_op(own::oldest_below(&prefix));
-        let joined = caller
-            .txn(TxnRequest {
-                compare: vec![own::created_at(key.clone(), 0)],
-                success: vec![own::put_op(key.clone(), bytes::Bytes::new(), lease), owner.clone()],
-                failure: vec![own::range_op(own_key.clone()), owner],
-            })
-            .await?;
-        let created = match own::found_by(&joined, 0) {
-            [kv, ..] if !joined.succeeded => kv.create_revision,
-            _ => own::revision_of(joined.header.as_ref()),
+        let request = TxnRequest {
+            compare: vec![own::created_at(key.clone(), 0)],
+            success: vec![own::put_op(key.clone(), bytes::Bytes::new(), lease), owner.clone()],
+            failure: vec![own::range_op(own_key.clone()), owner],
         };
-        let is_owner =
-            own::found_by(&joined, 1).first().is_none_or(|owner| owner.create_revision == created);
-        if is_owner {
+        let (joined, mut candidate) = caller.join(prefix, key.clone(), request).await?;
+        let oldest = own::found_by(&joined, 1).first();
+        if oldest.is_none_or(|owner| owner.create_revision == candidate.revision) {
+            candidate.stay();
             return Ok(Response::new(LockResponse { header: joined.header, key }));
         }
-        let mut candidate = Candidate::new(&caller, prefix, key.clone(), created);
         if let Err(error) = candidate.wait().await {
             candidate.withdraw();
             return Err(error);

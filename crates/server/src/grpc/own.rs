@@ -121,6 +121,28 @@ impl Caller {
         Ok(given)
     }
 
+    /// Puts a candidate's key in a transaction whose first operation finds the key instead if the candidate has one. It goes on if this
+    /// call is given up meanwhile; a key that was put then goes again.
+    pub(super) async fn join(
+        &self,
+        prefix: Bytes,
+        key: Bytes,
+        request: TxnRequest,
+    ) -> Result<(TxnResponse, Candidate), Status> {
+        let caller = self.clone();
+        let joining = tokio::spawn(async move {
+            let joined = caller.txn(request).await?;
+            let revision = match found_by(&joined, 0) {
+                [kv, ..] if !joined.succeeded => kv.create_revision,
+                _ => revision_of(joined.header.as_ref()),
+            };
+            let is_withdrawn = joined.succeeded;
+            let candidate = Candidate { caller, prefix, key, revision, is_withdrawn };
+            Ok((joined, candidate))
+        });
+        joining.await.unwrap_or_else(|error| Err(Status::internal(error.to_string())))
+    }
+
     /// The oldest key below a prefix.
     pub(super) async fn oldest(&self, prefix: &[u8]) -> Result<RangeResponse, Status> {
         self.range(oldest_below(prefix)).await
@@ -160,7 +182,8 @@ impl Caller {
     }
 }
 
-/// One who waits for its turn, or has it.
+/// One who waits for its turn, or has it; made by [`Caller::join`]. A key that was put for it goes with this value, until
+/// [`Candidate::stay`].
 #[derive(Debug)]
 pub(super) struct Candidate {
     caller: Caller,
@@ -174,13 +197,8 @@ pub(super) struct Candidate {
 }
 
 impl Candidate {
-    /// A candidate whose key was created at this revision.
-    pub(super) fn new(caller: &Caller, prefix: Bytes, key: Bytes, revision: i64) -> Self {
-        Self { caller: caller.clone(), prefix, key, revision, is_withdrawn: false }
-    }
-
     /// Waits for the turn of this candidate. If its client goes away, which ends the call at this await or a later one, its key goes
-    /// too: until [`Candidate::stay`].
+    /// too, also one that it had before.
     pub(super) async fn wait(&mut self) -> Result<(), Status> {
         self.is_withdrawn = true;
         self.caller.wait_for_older(&self.prefix, self.revision - 1).await

@@ -161,8 +161,14 @@ async fn whose_turn_has_come_leaves_no_key_before_it_stays() {
     let server = Server::start().await;
     let revision = revision_of(server.lock("n", 0x1234).await.unwrap().header.as_ref());
     let (caller, ()) = Own::new(server.services.clone()).caller(Request::new(()));
-    let mut staying = Candidate::new(&caller, prefix_of(b"n"), "n/1234".into(), revision);
-    let mut leaving = Candidate::new(&caller, prefix_of(b"n"), "n/1234".into(), revision);
+    let candidate = || Candidate {
+        caller: caller.clone(),
+        prefix: prefix_of(b"n"),
+        key: "n/1234".into(),
+        revision,
+        is_withdrawn: false,
+    };
+    let (mut staying, mut leaving) = (candidate(), candidate());
     staying.wait().await.unwrap();
     leaving.wait().await.unwrap();
     staying.stay();
