@@ -63,19 +63,15 @@ pub(crate) async fn look(core: &Core) {
     let Some(next) = decide(core.version, current, lowest, known.membership.downgrade()) else {
         return;
     };
-    let (op, api) = if machine::v2::is_of(core.version) {
-        (machine::v2::cluster_version(next), "v2")
-    } else {
-        let request = ClusterVersionSetRequest { ver: next.to_string() };
-        (Op::ClusterVersionSet(request), "v3")
-    };
+    let ver = next.to_string();
     match current {
         None => {
-            tracing::info!(cluster_version = %next, "setting up initial cluster version using {api} API");
+            tracing::info!(cluster_version = ver, "setting up initial cluster version using v3 API")
         }
-        Some(from) => tracing::info!(%from, to = %next, "updating cluster version using {api} API"),
+        Some(from) => tracing::info!(%from, to = ver, "updating cluster version using v3 API"),
     }
-    if let Err(error) = core.propose(op).await {
+    if let Err(error) = core.propose(Op::ClusterVersionSet(ClusterVersionSetRequest { ver })).await
+    {
         // The next look tries again.
         tracing::warn!(error = %error, "failed to update cluster version");
     }
