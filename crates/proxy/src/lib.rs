@@ -13,8 +13,8 @@
 //! - [`grpc`] speaks gRPC with clients: it answers serializable reads from a cache, reads of keys that it owns from memory, lets
 //!   watchers of one range share a watch of the cluster, and puts a namespace before keys. Whatever it need not look into passes as HTTP/2 frames.
 //!
-//! Neither keeps anything on disk but a certificate that is generated (`--auto-tls`), and neither decides anything for the cluster: what fails here fails for the client that asked, with
-//! the cluster's own error or `Unavailable`.
+//! Neither keeps anything on disk but a certificate that is generated (`--auto-tls`), and neither decides anything for the cluster: what
+//! fails here fails for the client that asked, with the cluster's own error or `Unavailable`.
 //!
 //! Upstream: `server/proxy` and `server/etcdmain` (3.6.16).
 

@@ -34,8 +34,6 @@ use tonic::server::NamedService;
 
 /// The header.
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
-/// What a call of gRPC says that it is.
-const GRPC: &[u8] = b"application/grpc";
 /// Most digits of a timeout.
 const DIGITS_MAX: usize = 8;
 /// By how much a call ends before its caller's deadline: two ticks of the timers, so that tonic's is the later one.
@@ -105,9 +103,7 @@ where
         let Some(value) = request.headers().get(TIMEOUT) else {
             return Stamped::Called(self.inner.call(request));
         };
-        let kind = request.headers().get(http::header::CONTENT_TYPE);
-        let is_grpc = kind.is_some_and(|kind| kind.as_bytes().starts_with(GRPC));
-        match is_grpc.then(|| deadline(value)) {
+        match serving::says_call(request.headers()).then(|| deadline(value)) {
             // The gateway's calls have a header of the same name, with other rules.
             None => {
                 request.extensions_mut().insert(Arrival(Instant::now()));

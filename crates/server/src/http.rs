@@ -1,8 +1,8 @@
 //! What is served over plain HTTP beside gRPC: the JSON gateway, health and version for clients; version and members for
 //! peers.
 //!
-//! One port serves both. A path of a gRPC service goes straight to it; everything else comes here, and is treated in the
-//! order in which etcd's handlers are nested: the old prefix of the gateway, CORS, a path to be cleaned, and then the path.
+//! One port serves both. A request that says that it is a call goes straight to the services; everything else comes here, whatever its
+//! path, and is treated in the order in which etcd's handlers are nested: the old prefix of the gateway, CORS, a path to be cleaned, and then the path.
 //!
 //! Upstream: server/embed/serve.go, and Go's net/http where something is not found.
 
@@ -16,7 +16,7 @@ use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use serving::profile;
+use serving::{is_call, profile, says_call};
 use tonic::Status;
 use tonic::service::Routes;
 use tower_service::Service as _;
@@ -28,46 +28,80 @@ use crate::watching::Watching;
 use crate::{grpc, metrics};
 use unread::Unread;
 
-/// What a call of gRPC says that it is.
-const GRPC: &str = "application/grpc";
 /// The gateway's prefix.
 const GATEWAY: &str = "/v3/";
 /// Its prefix of etcd 3.3.
 const OLD_GATEWAY: &str = "/v3beta/";
 
-/// gRPC and HTTP for clients.
-pub(crate) fn client_routes(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Routes) -> Routes {
-    let gateway = core
-        .config
-        .enable_grpc_gateway
-        .then(|| {
-            let conversations = Arc::clone(&core.conversations);
-            Gateway::new(&grpc, core.message_bytes_max(), core.version, &core.config, conversations)
+/// What clients are served, by what a listener is for.
+pub(crate) struct ClientRoutes {
+    /// Calls of gRPC, those of unknown services too.
+    calls: axum::Router,
+    front: Arc<Front>,
+}
+
+impl ClientRoutes {
+    /// The services, and what is beside them.
+    pub(crate) fn new(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Routes) -> Self {
+        let gateway = core
+            .config
+            .enable_grpc_gateway
+            .then(|| {
+                let conversations = Arc::clone(&core.conversations);
+                let bytes_max = core.message_bytes_max();
+                Gateway::new(&grpc, bytes_max, core.version, &core.config, conversations)
+            })
+            .map(Arc::new);
+        let front = Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway };
+        let unknown = async |request: Request| -> Response {
+            grpc::unknown_service(request.uri().path()).into_http()
+        };
+        Self { calls: grpc.into_axum_router().fallback(unknown), front: Arc::new(front) }
+    }
+
+    /// gRPC and HTTP.
+    pub(crate) fn all(&self) -> Routes {
+        let front = Arc::clone(&self.front);
+        calls_or(self.calls.clone(), move |request| {
+            let front = Arc::clone(&front);
+            async move { front.answer(request).await }
         })
-        .map(Arc::new);
-    let front = Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway });
-    let unknown = async |request: Request| -> Response {
-        grpc::unknown_service(request.uri().path()).into_http()
-    };
-    let calls = grpc.into_axum_router().fallback(unknown);
-    let answer = move |request: Request| {
-        let (front, mut calls) = (Arc::clone(&front), calls.clone());
+    }
+
+    /// For clients that speak gRPC alone.
+    pub(crate) fn without_http(&self) -> Routes {
+        calls_or(self.calls.clone(), async |request| not_grpc(request.headers()))
+    }
+
+    /// For clients that speak HTTP alone: a call of gRPC finds nothing.
+    pub(crate) fn without_grpc(&self) -> Routes {
+        let front = Arc::clone(&self.front);
+        Routes::from(axum::Router::new().fallback(move |request: Request| {
+            let front = Arc::clone(&front);
+            async move {
+                if says_call(request.headers()) { not_found() } else { front.answer(request).await }
+            }
+        }))
+    }
+}
+
+/// Calls of gRPC, and what answers all other requests.
+fn calls_or<F, A>(calls: axum::Router, otherwise: F) -> Routes
+where
+    F: Fn(Request) -> A + Clone + Send + Sync + 'static,
+    A: Future<Output = Response> + Send,
+{
+    Routes::from(axum::Router::new().fallback(move |request: Request| {
+        let (mut calls, otherwise) = (calls.clone(), otherwise.clone());
         async move {
             if is_call(&request) {
                 // A router is always ready.
                 calls.call(request).await.unwrap_or_else(|never| match never {})
             } else {
-                front.answer(request).await
+                otherwise(request).await
             }
         }
-    };
-    Routes::from(axum::Router::new().fallback(answer))
-}
-
-/// Whether a request is a call of gRPC. Its path does not make it one: a page of anybody's can have a browser post to any path, with
-/// the certificate that the browser has, but not with this type unless it is given leave.
-fn is_call(request: &Request) -> bool {
-    request.version() == Version::HTTP_2 && content_type(request.headers()).starts_with(GRPC)
+    }))
 }
 
 /// What answers clients that do not call a gRPC service.
@@ -76,37 +110,6 @@ struct Front {
     core: Arc<Core>,
     watching: Arc<Watching>,
     gateway: Option<Arc<Gateway>>,
-}
-
-/// The routes for clients that speak gRPC alone.
-pub(crate) fn without_http(routes: &Routes) -> Routes {
-    let all = routes.clone().into_axum_router();
-    Routes::from(axum::Router::new().fallback(move |request: Request| {
-        let mut all = all.clone();
-        async move {
-            if is_call(&request) {
-                all.call(request).await.unwrap_or_else(|never| match never {})
-            } else {
-                not_grpc(request.headers())
-            }
-        }
-    }))
-}
-
-/// The routes for clients that speak HTTP alone: a call of gRPC finds nothing.
-pub(crate) fn without_grpc(routes: &Routes) -> Routes {
-    let mut all = routes.clone().into_axum_router();
-    Routes::from(axum::Router::new().fallback(move |request: Request| {
-        let is_grpc = content_type(request.headers()).starts_with(GRPC);
-        // A router is always ready.
-        let answer = (!is_grpc).then(|| all.call(request));
-        async move {
-            match answer {
-                Some(answer) => answer.await.unwrap_or_else(|never| match never {}),
-                None => not_found(),
-            }
-        }
-    }))
 }
 
 /// Health and metrics alone, without what protects clients' browsers.
@@ -555,7 +558,8 @@ mod tests {
         config.host_whitelist = vec!["good.example".to_owned()];
         let (member, routes) = unconnected::start(config).await;
         let put = "\0\0\0\0\u{6}\n\u{1}k\u{12}\u{1}v";
-        let grpc_alone = without_http(&routes);
+        let calls = routes.clone().into_axum_router();
+        let grpc_alone = calls_or(calls, async |request| not_grpc(request.headers()));
         let post = |version, host: &str, kind: &str, is_secure| {
             http::Request::post("/etcdserverpb.KV/Put")
                 .version(version)

@@ -175,16 +175,13 @@ impl Member {
             }
             _ = removal.wait_for(|removed| *removed) => return Ok(member),
         }
-        let routes = http::client_routes(
-            &member.core,
-            &watching,
-            grpc::watched(&member.core, grpc::routes(&member.core, &watching)),
-        );
+        let calls = grpc::watched(&member.core, grpc::routes(&member.core, &watching));
+        let routes = http::ClientRoutes::new(&member.core, &watching, calls);
         if http_listeners.is_empty() {
-            member.listen(client_listeners, Traffic::All, &secured, &routes);
+            member.listen(client_listeners, Traffic::All, &secured, &routes.all());
         } else {
-            member.listen(http_listeners, Traffic::Http, &secured, &http::without_grpc(&routes));
-            member.listen(client_listeners, Traffic::Grpc, &secured, &http::without_http(&routes));
+            member.listen(http_listeners, Traffic::Http, &secured, &routes.without_grpc());
+            member.listen(client_listeners, Traffic::Grpc, &secured, &routes.without_http());
         }
         systemd::ready();
         if let Some(interval) = systemd::watchdog_interval() {

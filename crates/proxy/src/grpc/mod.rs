@@ -25,6 +25,7 @@ use axum::routing::any;
 use client::Client;
 use rpc::etcdserverpb::kv_server::KvServer;
 use rpc::etcdserverpb::watch_server::WatchServer;
+use serving::is_call;
 use tls::{Acceptor, Settings};
 use tokio::net::TcpListener;
 use tokio::task::AbortHandle;
@@ -361,13 +362,6 @@ fn routes(services: LookedInto, client: Client, web: Web, logs_calls: bool) -> R
     }
     let log = CallLog::new();
     Routes::from(router.layer(from_fn(move |request, next| log.clone().observe(request, next))))
-}
-
-/// Whether a request is a call of gRPC, as etcd tells them.
-fn is_call(request: &Request) -> bool {
-    let content_type = request.headers().get(http::header::CONTENT_TYPE);
-    let is_grpc = content_type.is_some_and(|text| text.as_bytes().starts_with(b"application/grpc"));
-    is_grpc && request.version() == http::Version::HTTP_2
 }
 
 async fn answer(transport: client::Transport, web: Web, request: Request) -> Response {

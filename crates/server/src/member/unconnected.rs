@@ -149,7 +149,8 @@ pub(crate) async fn start_on(
 async fn serve(member: Member, watching: &Arc<Watching>) -> (Member, Routes) {
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
-    let routes = http::client_routes(&member.core, watching, grpc::routes(&member.core, watching));
+    let grpc = grpc::routes(&member.core, watching);
+    let routes = http::ClientRoutes::new(&member.core, watching, grpc).all();
     (member, routes)
 }
 
