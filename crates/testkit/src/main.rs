@@ -98,7 +98,7 @@ struct DifferentialArguments {
     #[arg(long)]
     old_rules: bool,
     /// Among how many draws one is of watches; 0 for none.
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 1000)]
     watches_one_in: u64,
     /// The two servers: `real`, `ours`, `etcd-3.7`, `ours-3.7` and the like, or the path of a program.
     #[arg(long, default_value = "real:ours")]

@@ -23,7 +23,7 @@ fn config(left: &str, right: &str) -> Config {
         value_bytes_max: 48,
         folder: None,
         users: None,
-        watches_one_in: 0,
+        watches_one_in: 40,
         is_verbose: false,
     }
 }

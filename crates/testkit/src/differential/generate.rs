@@ -328,8 +328,10 @@ impl Generator {
                 filters.push(filter.into());
             }
         }
-        // What happened at the last compaction's revision itself is there or not, while that is at work.
-        let is_uncertain = start_revision == known.compacted && known.is_compacting;
+        // What happened at the last compaction's revision itself is there or not, while that is at work. And a watch that is told no
+        // events may be cancelled before or after real etcd has found that it begins too early.
+        let is_uncertain =
+            start_revision == known.compacted && known.is_compacting || filters.len() > 1;
         pb::WatchCreateRequest {
             key: self.key(),
             range_end: self.range_end(),

@@ -18,7 +18,7 @@ use crate::api::{Api, Refusal, Request, Response};
 use crate::cluster::Kind;
 use crate::member::{Member, Options};
 use crate::state::State;
-use crate::text::shorten;
+use crate::text::{from_difference, shorten};
 
 /// How far one driver may be ahead of the comparison, in answers. With large values an answer is a few megabytes.
 const AHEAD_MAX: usize = 64;
@@ -458,7 +458,12 @@ async fn compare_answers(
             if step != other {
                 let _ = writeln!(text, "{} was asked instead: {other:?}", labels[1]);
             }
-            let _ = writeln!(text, "{}: {a:?}\n{}: {b:?}", labels[0], labels[1]);
+            let (a, b) = (format!("{a:?}"), format!("{b:?}"));
+            let _ = writeln!(text, "{}: {a}\n{}: {b}", labels[0], labels[1]);
+            if let Some([a, b]) = from_difference(&a, &b) {
+                let _ = writeln!(text, "the difference, {}: …{a}", labels[0]);
+                let _ = writeln!(text, "the difference, {}: …{b}", labels[1]);
+            }
             bail!(shorten(&text));
         }
         if !step.request.is_read() {
