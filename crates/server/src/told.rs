@@ -125,6 +125,17 @@ pub(crate) fn slow(
     }
 }
 
+/// Says that a request did not fit the quota and that the alarm is raised for it.
+pub(crate) fn over_quota(config: &Config) {
+    let quota = config.quota_bytes().unwrap_or(u64::MAX);
+    tracing::warn!(
+        quota_size_bytes = quota,
+        quota_size = human_bytes(quota),
+        error = "etcdserver: mvcc: database space exceeded",
+        "message exceeded backend quota; raising alarm"
+    );
+}
+
 /// Tells that the database is to be defragmented.
 pub(crate) fn defragmenting(path: &std::path::Path, size: backend::Size) {
     tracing::info!(

@@ -447,13 +447,7 @@ impl ApplyStage {
         proposal: (u64, Bytes),
         outcome: Option<machine::Outcome>,
     ) {
-        let quota = self.requests.core.config.quota_bytes().unwrap_or(u64::MAX);
-        tracing::warn!(
-            quota_size_bytes = quota,
-            quota_size = told::human_bytes(quota),
-            error = "etcdserver: mvcc: database space exceeded",
-            "message exceeded backend quota; raising alarm"
-        );
+        told::over_quota(&self.requests.core.config);
         self.requests.propose_alarm(alarm, proposal, outcome);
     }
 

@@ -14,6 +14,7 @@ use tonic::Status;
 use tonic::metadata::MetadataMap;
 
 use crate::request::Core;
+use crate::told;
 
 /// A client that asked for it is cut off after this many election timeouts without a leader.
 const LEADERLESS_TIMEOUTS: u32 = 3;
@@ -154,16 +155,22 @@ where
     }
 }
 
-/// Refuses what would not fit the quota, and raises the alarm.
+/// Refuses what would not fit the quota, and raises the alarm unless it stands: who goes on trying adds nothing to the log.
 pub(crate) fn check_quota(core: &Arc<Core>, cost_bytes: u64) -> Result<(), Status> {
     if cost_bytes == 0 || core.quota.has_room(core.backend.size().total_bytes, cost_bytes) {
         return Ok(());
     }
+    let kind = AlarmType::Nospace.into();
+    let standing = core.facts.get().alarms.list(kind);
+    if standing.iter().any(|alarm| alarm.member_id == core.member_id) {
+        return Err(Error::NoSpace.into());
+    }
+    told::over_quota(&core.config);
     let core = Arc::clone(core);
     let alarm = AlarmRequest {
         action: AlarmAction::Activate.into(),
         member_id: core.member_id,
-        alarm: AlarmType::Nospace.into(),
+        alarm: kind,
     };
     tokio::spawn(async move {
         if let Err(error) = core.propose(Op::Alarm(alarm)).await {
