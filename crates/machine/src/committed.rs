@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use prost::Message;
-use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::{InternalRaftRequest, Request as V2Request};
 use proto::nested::Nested as _;
 use proto::{raftpb, text};
@@ -62,7 +61,7 @@ impl Committed {
     }
 }
 
-/// The request in a normal entry: one of today's, or one of the v2 API, which 3.5 writes for two purposes.
+/// The request in a normal entry: one of today's, or one of the v2 API with nothing around it, which 3.5 writes for two purposes.
 #[derive(Debug)]
 pub(crate) enum Decoded {
     Request(Box<InternalRaftRequest>),
@@ -75,7 +74,7 @@ pub(crate) enum Decoded {
 /// method, and by the method being one. Text that is not UTF-8, which etcd 3.5 and 3.6 admit, is read as [`text`] has it.
 pub(crate) fn decode_request(index: u64, bytes: Bytes) -> Result<Decoded, Fatal> {
     let error = match InternalRaftRequest::decode_nested(bytes.clone()) {
-        Ok(request) => return Ok(decoded(request)),
+        Ok(request) => return Ok(Decoded::Request(Box::new(request))),
         Err(error) => error,
     };
     if let Some(v2) = v2_request(&bytes) {
@@ -86,14 +85,7 @@ pub(crate) fn decode_request(index: u64, bytes: Bytes) -> Result<Decoded, Fatal>
         return Err(Fatal::Entry { index, what: format!("not a request: {error}") });
     };
     tracing::warn!(index, error = %error, "an entry has text that is not UTF-8, which is spelled out");
-    Ok(decoded(request))
-}
-
-fn decoded(request: InternalRaftRequest) -> Decoded {
-    match request {
-        InternalRaftRequest { request: Some(Op::V2(v2)), .. } => Decoded::V2(v2),
-        request => Decoded::Request(Box::new(request)),
-    }
+    Ok(Decoded::Request(Box::new(request)))
 }
 
 /// A request of the v2 API; nearly any bytes decode as one, so it must have a method.

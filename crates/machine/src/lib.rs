@@ -28,7 +28,7 @@
 //! While authentication is on, an entry's request is checked against the rights of the user in its header before anything
 //! else, on every member alike ([`apply`](Machine::apply)); what members propose among themselves needs none.
 //!
-//! Deliberately absent: the v2 API but for the two requests by which etcd 3.5 publishes a member and sets the cluster version.
+//! Deliberately absent: the v2 API but for the two requests by which etcd 3.5 publishes a member and sets the cluster version ([`v2`]).
 //!
 //! Start reading at [`Machine::apply`].
 //!
@@ -46,6 +46,7 @@ pub mod membership;
 mod op_name;
 mod outcome;
 pub mod quota;
+pub mod v2;
 
 pub use alarms::{Alarms, Restriction, alarm_name};
 pub use apply::StorageMigration;

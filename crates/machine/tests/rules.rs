@@ -537,6 +537,21 @@ fn publishing_and_cluster_version_in_both_forms() {
     assert_eq!(old.rows(&buckets), new.rows(&buckets));
     assert!(new.rows(&buckets).contains(r#"\"name\":\"m1\",\"clientURLs\":[\"http://a:2\"]"#));
 
+    // As a member writes it beside one that is older still: whoever proposed it is answered.
+    let mut older = Fixture::new();
+    older.apply(add());
+    let urls = vec!["http://a:2".to_owned()];
+    older.ok(machine::v2::publication(MEMBER, "m1".to_owned(), urls));
+    // A follower reads it from the log.
+    let version = request(machine::v2::cluster_version(Version::v3(5, 0)));
+    let Payload::Request(asked) = version else { panic!("not a request") };
+    let request_id = asked.header.as_ref().map_or(asked.id, |header| header.id);
+    let applied = older.apply(Payload::Raw(Bytes::from(asked.encode_to_vec())));
+    assert!(request_id != 0 && applied.request_id == request_id);
+    assert!(matches!(applied.outcome, Some(Ok(_))));
+    assert_eq!(older.machine.membership(), new.machine.membership());
+    assert_eq!(older.rows(&buckets), new.rows(&buckets));
+
     // Of a member that is gone: nobody is told, nothing happens.
     let gone = v2("PUT", "/0/members/77/attributes", "{}");
     assert_eq!(new.apply(gone).outcome, Some(Err(RequestError::UnknownPublisher)));

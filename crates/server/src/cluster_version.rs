@@ -14,6 +14,7 @@ use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::membershippb::ClusterVersionSetRequest;
 
 use crate::grpc;
+use crate::older;
 use crate::peer::{Question, answers};
 use crate::request::Core;
 
@@ -22,7 +23,7 @@ const EVERY: Duration = Duration::from_secs(4);
 /// How long it waits for one member.
 const LIMIT: Duration = Duration::from_secs(2);
 /// What a cluster has whose members cannot all be asked at its beginning.
-const LOWEST: Version = Version::v3(0, 0);
+pub(crate) const UNDECIDED: Version = Version::v3(0, 0);
 
 /// Watches, as long as the member runs; acts while it leads.
 pub(crate) async fn watch(core: Arc<Core>) {
@@ -59,19 +60,25 @@ pub(crate) async fn look(core: &Core) {
         return;
     }
     let current = known.membership.version();
+    // Of a new cluster this waits until its members can be asked.
+    let has_older = older::are_there(core).await;
     let lowest = versions(core).await.and_then(|versions| versions.into_iter().min());
     let Some(next) = decide(core.version, current, lowest, known.membership.downgrade()) else {
         return;
     };
-    let ver = next.to_string();
+    let (op, api) = if has_older {
+        (machine::v2::cluster_version(next), "v2")
+    } else {
+        let request = ClusterVersionSetRequest { ver: next.to_string() };
+        (Op::ClusterVersionSet(request), "v3")
+    };
     match current {
         None => {
-            tracing::info!(cluster_version = ver, "setting up initial cluster version using v3 API")
+            tracing::info!(cluster_version = %next, "setting up initial cluster version using {api} API");
         }
-        Some(from) => tracing::info!(%from, to = ver, "updating cluster version using v3 API"),
+        Some(from) => tracing::info!(%from, to = %next, "updating cluster version using {api} API"),
     }
-    if let Err(error) = core.propose(Op::ClusterVersionSet(ClusterVersionSetRequest { ver })).await
-    {
+    if let Err(error) = core.propose(op).await {
         // The next look tries again.
         tracing::warn!(error = %error, "failed to update cluster version");
     }
@@ -86,7 +93,7 @@ fn decide(
     downgrade: &Downgrade,
 ) -> Option<Version> {
     let lowest = lowest.map(Version::of_cluster);
-    let Some(current) = current else { return Some(lowest.unwrap_or(LOWEST)) };
+    let Some(current) = current else { return Some(lowest.unwrap_or(UNDECIDED)) };
     let lowest = lowest?;
     if own.minor >= 6 && downgrade.enabled {
         let target = Version::parse(&downgrade.target_version)?;
@@ -133,16 +140,24 @@ pub(crate) async fn end_downgrade(core: &Core) {
 
 /// The versions of all members; `None` unless all of them say theirs.
 async fn versions(core: &Core) -> Option<Vec<Version>> {
-    let members: Vec<Member> = core.facts.get().membership.members().cloned().collect();
     let mut versions = vec![core.version];
-    for member in members.iter().filter(|member| member.id != core.member_id) {
-        let version = version_of(core, member).await;
+    for (id, version) in told(core).await {
         if version.is_none() {
-            tracing::warn!(remote_member_id = format!("{:x}", member.id), "failed to get version");
+            tracing::warn!(remote_member_id = format!("{id:x}"), "failed to get version");
         }
         versions.push(version?);
     }
     Some(versions)
+}
+
+/// What the other members say that they are; `None` for one that says nothing.
+pub(crate) async fn told(core: &Core) -> Vec<(u64, Option<Version>)> {
+    let members: Vec<Member> = core.facts.get().membership.members().cloned().collect();
+    let mut told = Vec::with_capacity(members.len());
+    for member in members.iter().filter(|member| member.id != core.member_id) {
+        told.push((member.id, version_of(core, member).await));
+    }
+    told
 }
 
 async fn version_of(core: &Core, member: &Member) -> Option<Version> {

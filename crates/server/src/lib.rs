@@ -34,6 +34,7 @@ mod joining;
 mod listen;
 mod member;
 mod metrics;
+mod older;
 mod peer;
 mod peer_port;
 mod peers;

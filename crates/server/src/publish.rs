@@ -5,6 +5,7 @@ use std::time::Duration;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::membershippb::{Attributes, ClusterMemberAttrSetRequest};
 
+use crate::older;
 use crate::request::{Core, Refusal};
 use crate::told;
 
@@ -13,19 +14,18 @@ const RETRY: Duration = Duration::from_millis(100);
 
 /// Publishes, trying until it succeeds or the member stops. Clients are served only afterwards, hence with a leader.
 pub(crate) async fn publish(core: &Core) {
-    let request = ClusterMemberAttrSetRequest {
-        member_id: core.member_id,
-        member_attributes: Some(Attributes {
-            name: core.config.name.clone(),
-            client_urls: core
-                .config
-                .advertise_client_urls
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-        }),
+    let name = core.config.name.clone();
+    let client_urls: Vec<String> =
+        core.config.advertise_client_urls.iter().map(ToString::to_string).collect();
+    let op = if older::are_there(core).await {
+        machine::v2::publication(core.member_id, name, client_urls)
+    } else {
+        Op::ClusterMemberAttrSet(ClusterMemberAttrSetRequest {
+            member_id: core.member_id,
+            member_attributes: Some(Attributes { name, client_urls }),
+        })
     };
-    if !until_done(core, || Op::ClusterMemberAttrSet(request.clone())).await {
+    if !until_done(core, || op.clone()).await {
         return;
     }
     tracing::info!(

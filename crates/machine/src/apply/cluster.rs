@@ -52,7 +52,14 @@ impl Machine {
                 Ok(self.answer(Response::Done))
             }
             Op::V2(request) => {
+                let request_id = applied.request_id;
                 self.apply_v2(entry, request, applied)?;
+                if request.id == 0 {
+                    // Ours has the id around it; see [`crate::v2`].
+                    applied.request_id = request_id;
+                }
+                // As where nothing is around it.
+                applied.op = None;
                 return Ok(applied.outcome.take());
             }
             Op::Range(_)

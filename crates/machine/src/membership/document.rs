@@ -32,7 +32,7 @@ const NEVER: &str = "0001-01-01T00:00:00Z";
 
 const MEMBERS: &str = "/0/members";
 const REMOVED: &str = "/0/removed_members";
-const CLUSTER_VERSION: &str = "/0/version";
+pub(crate) const CLUSTER_VERSION: &str = "/0/version";
 
 /// Layout of `raftAttributes`.
 #[derive(Serialize, Deserialize)]
@@ -281,6 +281,16 @@ fn parse_id(text: &str) -> Result<u64, OpenError> {
 pub(crate) fn published_member(path: &str) -> Option<u64> {
     let id = path.strip_prefix(MEMBERS)?.strip_prefix('/')?.strip_suffix("/attributes")?;
     u64::from_str_radix(id, 16).ok()
+}
+
+/// The path of a published member; see [`published_member`].
+pub(crate) fn path_of_publication(member_id: u64) -> String {
+    format!("{MEMBERS}/{member_id:x}/attributes")
+}
+
+/// What stands there.
+pub(crate) fn publication(name: String, client_urls: Vec<String>) -> String {
+    to_go_json(&Attributes { name, client_urls })
 }
 
 /// Whether this is the path of the cluster version.
