@@ -30,7 +30,6 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
 
 /// The header.
 const TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -185,10 +184,6 @@ fn too_late() -> Status {
 /// A service whose calls end at their deadlines.
 #[derive(Debug, Clone)]
 pub(crate) struct Limited<S>(pub(crate) S);
-
-impl<S: NamedService> NamedService for Limited<S> {
-    const NAME: &'static str = S::NAME;
-}
 
 impl<S> tower_service::Service<http::Request<Body>> for Limited<S>
 where

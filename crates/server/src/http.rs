@@ -1,8 +1,8 @@
 //! What is served over plain HTTP beside gRPC: the JSON gateway, health and version for clients; version and members for
 //! peers.
 //!
-//! One port serves both. A request that says that it is a call goes straight to the services; everything else comes here, whatever its
-//! path, and is treated in the order in which etcd's handlers are nested: the old prefix of the gateway, CORS, a path to be cleaned, and then the path.
+//! One port serves both. What is no call comes here through the [`Entrance`], whatever its path, and is treated in the order in which
+//! etcd's handlers are nested: the old prefix of the gateway, CORS, a path to be cleaned, and then the path.
 //!
 //! Upstream: server/embed/serve.go, and Go's net/http where something is not found.
 
@@ -16,13 +16,13 @@ use axum::extract::Request;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
-use serving::{is_call, profile, says_call};
+use serving::{profile, says_call};
 use tonic::Status;
-use tonic::service::Routes;
-use tower_service::Service as _;
 
 use crate::access::ConnectionInfo;
+use crate::entrance::Entrance;
 use crate::gateway::{self, Gateway};
+use crate::grpc::Services;
 use crate::request::Core;
 use crate::watching::Watching;
 use crate::{grpc, metrics};
@@ -35,73 +35,51 @@ const OLD_GATEWAY: &str = "/v3beta/";
 
 /// What clients are served, by what a listener is for.
 pub(crate) struct ClientRoutes {
-    /// Calls of gRPC, those of unknown services too.
-    calls: axum::Router,
+    services: Services,
     front: Arc<Front>,
 }
 
 impl ClientRoutes {
     /// The services, and what is beside them.
-    pub(crate) fn new(core: &Arc<Core>, watching: &Arc<Watching>, grpc: Routes) -> Self {
+    pub(crate) fn new(core: &Arc<Core>, watching: &Arc<Watching>) -> Self {
+        let services = grpc::services(core, watching);
         let gateway = core
             .config
             .enable_grpc_gateway
             .then(|| {
                 let conversations = Arc::clone(&core.conversations);
                 let bytes_max = core.message_bytes_max();
-                Gateway::new(&grpc, bytes_max, core.version, &core.config, conversations)
+                Gateway::new(&services, bytes_max, core.version, &core.config, conversations)
             })
             .map(Arc::new);
         let front = Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway };
-        let unknown = async |request: Request| -> Response {
-            grpc::unknown_service(request.uri().path()).into_http()
-        };
-        Self { calls: grpc.into_axum_router().fallback(unknown), front: Arc::new(front) }
+        Self { services, front: Arc::new(front) }
     }
 
     /// gRPC and HTTP.
-    pub(crate) fn all(&self) -> Routes {
+    pub(crate) fn all(&self) -> Entrance {
         let front = Arc::clone(&self.front);
-        calls_or(self.calls.clone(), move |request| {
+        Entrance::new(Some(&self.services), move |request| {
             let front = Arc::clone(&front);
             async move { front.answer(request).await }
         })
     }
 
     /// For clients that speak gRPC alone.
-    pub(crate) fn without_http(&self) -> Routes {
-        calls_or(self.calls.clone(), async |request| not_grpc(request.headers()))
+    pub(crate) fn without_http(&self) -> Entrance {
+        Entrance::new(Some(&self.services), async |request: Request| not_grpc(request.headers()))
     }
 
     /// For clients that speak HTTP alone: a call of gRPC finds nothing.
-    pub(crate) fn without_grpc(&self) -> Routes {
+    pub(crate) fn without_grpc(&self) -> Entrance {
         let front = Arc::clone(&self.front);
-        Routes::from(axum::Router::new().fallback(move |request: Request| {
+        Entrance::new(None, move |request: Request| {
             let front = Arc::clone(&front);
             async move {
                 if says_call(request.headers()) { not_found() } else { front.answer(request).await }
             }
-        }))
+        })
     }
-}
-
-/// Calls of gRPC, and what answers all other requests.
-fn calls_or<F, A>(calls: axum::Router, otherwise: F) -> Routes
-where
-    F: Fn(Request) -> A + Clone + Send + Sync + 'static,
-    A: Future<Output = Response> + Send,
-{
-    Routes::from(axum::Router::new().fallback(move |request: Request| {
-        let (mut calls, otherwise) = (calls.clone(), otherwise.clone());
-        async move {
-            if is_call(&request) {
-                // A router is always ready.
-                calls.call(request).await.unwrap_or_else(|never| match never {})
-            } else {
-                otherwise(request).await
-            }
-        }
-    }))
 }
 
 /// What answers clients that do not call a gRPC service.
@@ -113,16 +91,16 @@ struct Front {
 }
 
 /// Health and metrics alone, without what protects clients' browsers.
-pub(crate) fn metrics_routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
+pub(crate) fn metrics_entrance(core: &Arc<Core>, watching: &Arc<Watching>) -> Entrance {
     let front =
         Arc::new(Front { core: Arc::clone(core), watching: Arc::clone(watching), gateway: None });
-    Routes::from(axum::Router::new().fallback(move |request: Request| {
+    Entrance::new(None, move |request: Request| {
         let front = Arc::clone(&front);
         async move {
             let (method, uri) = (request.method(), request.uri());
             front.look(method, uri.path(), uri.query()).await.unwrap_or_else(not_found)
         }
-    }))
+    })
 }
 
 impl Front {
@@ -428,6 +406,8 @@ pub(crate) fn version_of_cluster(core: &Core) -> Response {
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
+    use std::convert::Infallible;
+
     use axum::body::{Body, to_bytes};
     use tonic::Code;
     use tower_service::Service as _;
@@ -558,8 +538,8 @@ mod tests {
         config.host_whitelist = vec!["good.example".to_owned()];
         let (member, routes) = unconnected::start(config).await;
         let put = "\0\0\0\0\u{6}\n\u{1}k\u{12}\u{1}v";
-        let calls = routes.clone().into_axum_router();
-        let grpc_alone = calls_or(calls, async |request| not_grpc(request.headers()));
+        let grpc_alone =
+            Entrance::new(routes.services(), async |request: Request| not_grpc(request.headers()));
         let post = |version, host: &str, kind: &str, is_secure| {
             http::Request::post("/etcdserverpb.KV/Put")
                 .version(version)
@@ -597,7 +577,7 @@ mod tests {
 
     /// The answer of a member to a request that no connection brought.
     async fn answered(
-        routes: &Routes,
+        routes: &Entrance,
         request: http::request::Builder,
         body: &str,
     ) -> (http::response::Parts, String) {
@@ -693,7 +673,7 @@ mod tests {
             let counter = Arc::clone(&read);
             let pieces = (0..3).map(move |_| {
                 counter.fetch_add(1, Ordering::Relaxed);
-                Ok::<_, std::convert::Infallible>("{}")
+                Ok::<_, Infallible>("{}")
             });
             let request = http::Request::post(path)
                 .version(Version::HTTP_2)

@@ -6,6 +6,7 @@
 //!
 //! ```text
 //! config ──► bootstrap ──► member ─┬─► driver   heart, log writer, apply, committer
+//!                                  ├─► entrance listeners of clients: calls to grpc, the rest to http
 //!                                  ├─► grpc     KV, Watch, Lease, Cluster, Maintenance, Auth, Lock, Election, health
 //!                                  ├─► peer     other members: streams, snapshots, probes
 //!                                  ├─► access   who asks, and whether he may
@@ -23,6 +24,7 @@ mod corruption;
 mod deadline;
 mod descriptors;
 mod driver;
+mod entrance;
 mod facts;
 mod first_election;
 mod forward;

@@ -1,7 +1,7 @@
 //! Listeners: bound before anything else happens; for gRPC and HTTP over one port, or for one of them.
 //!
 //! ```text
-//!  URLs ──► bind ──► Listener ──► serve(routes)
+//!  URLs ──► bind ──► Listener ──► serve(entrance)
 //!                    one for each address: if one of its URLs is https and another http, the first byte of a
 //!                    connection tells (a TLS record begins with 22, no HTTP request does)
 //! ```
@@ -25,11 +25,11 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Sleep, sleep};
 use tokio_stream::Stream;
-use tonic::service::Routes;
 
 use crate::bootstrap::StartError;
 use crate::config::{Config, Url};
 use crate::deadline::Stamps;
+use crate::entrance::Entrance;
 use crate::socket;
 use crate::takeover::Claimable;
 
@@ -229,12 +229,12 @@ pub(crate) async fn serve(
     listener: Listener,
     traffic: Traffic,
     tls: Option<&Acceptor>,
-    routes: Routes,
+    entrance: Entrance,
     options: GrpcOptions,
     mut stopping: watch::Receiver<bool>,
 ) {
     let address = listener.address();
-    let mut server = tonic::transport::Server::builder()
+    let server = tonic::transport::Server::builder()
         .layer(Stamps)
         .accept_http1(traffic != Traffic::Grpc)
         .initial_stream_window_size(STREAM_WINDOW_BYTES)
@@ -271,7 +271,7 @@ pub(crate) async fn serve(
             holds_when_secured: traffic == Traffic::Grpc,
         },
     };
-    let served = server.add_routes(routes).serve_with_incoming_shutdown(incoming, stopped).await;
+    let served = server.serve_with_incoming_shutdown(entrance, incoming, stopped).await;
     if let Err(error) = served {
         tracing::error!(address, error = %error, "listener failed");
     }

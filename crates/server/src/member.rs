@@ -6,13 +6,13 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tonic::service::Routes;
 
 use crate::access::Tokens;
 use crate::bootstrap::{self, StartError};
 use crate::config::Config;
 use crate::driver::Failure;
 use crate::driver::heart::Work;
+use crate::entrance::Entrance;
 use crate::listen::{Listener, Traffic};
 use crate::request::Core;
 use crate::secure::Secured;
@@ -152,8 +152,8 @@ impl Member {
             });
         }
         // Before there is a leader: whoever waits for one wants to know.
-        let metrics_routes = http::metrics_routes(&member.core, &watching);
-        member.listen(metrics_listeners, Traffic::Metrics, &secured, &metrics_routes);
+        let metrics = http::metrics_entrance(&member.core, &watching);
+        member.listen(metrics_listeners, Traffic::Metrics, &secured, &metrics);
         let published = async {
             publish::publish(&member.core).await;
             cluster_version::settled(&member.core).await;
@@ -175,8 +175,7 @@ impl Member {
             }
             _ = removal.wait_for(|removed| *removed) => return Ok(member),
         }
-        let calls = grpc::watched(&member.core, grpc::routes(&member.core, &watching));
-        let routes = http::ClientRoutes::new(&member.core, &watching, calls);
+        let routes = http::ClientRoutes::new(&member.core, &watching);
         if http_listeners.is_empty() {
             member.listen(client_listeners, Traffic::All, &secured, &routes.all());
         } else {
@@ -196,14 +195,14 @@ impl Member {
         listeners: Vec<Listener>,
         traffic: Traffic,
         secured: &Secured,
-        routes: &Routes,
+        entrance: &Entrance,
     ) {
         for listener in listeners {
             let options = listen::GrpcOptions::of(&self.core.config);
-            let (routes, stopping) = (routes.clone(), self.stopping.subscribe());
+            let (entrance, stopping) = (entrance.clone(), self.stopping.subscribe());
             let tls = secured.clients.clone();
             self.listeners.spawn(async move {
-                listen::serve(listener, traffic, tls.as_ref(), routes, options, stopping).await;
+                listen::serve(listener, traffic, tls.as_ref(), entrance, options, stopping).await;
             });
         }
     }

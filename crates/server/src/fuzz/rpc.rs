@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use crate::entrance::Entrance;
 use axum::body::Body;
 use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use http::header::{AUTHORIZATION, CONTENT_TYPE};
@@ -27,7 +28,6 @@ use proto::authpb::Permission;
 use proto::authpb::permission::Type;
 use proto::etcdserverpb as pb;
 use tokio::time::timeout;
-use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
@@ -231,7 +231,7 @@ fn config(data_dir: &Path, state: u8) -> Config {
 /// Who calls, and what for.
 #[derive(Debug)]
 struct Client {
-    routes: Routes,
+    routes: Entrance,
     patience: Duration,
     /// Those of root and of the one with some rights.
     tokens: [Option<String>; 2],

@@ -47,7 +47,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tonic::client::Grpc;
-use tonic::service::Routes;
 use tonic::{Code, Status, Streaming};
 
 use codec::EncodedMessages;
@@ -57,6 +56,7 @@ use routes::Call;
 pub(crate) use websocket::{Conversations, is_asked_for as is_websocket_asked_for};
 
 use crate::config::Config;
+use crate::grpc::Services;
 use crate::http;
 
 /// Header that every answer of a service has, and errors do not.
@@ -77,7 +77,7 @@ enum Dialect {
 pub(crate) struct Gateway {
     calls: HashMap<&'static str, Call>,
     dialect: Dialect,
-    services: Routes,
+    services: Services,
     /// Longest JSON value that is read.
     value_bytes_max: usize,
     /// Calls that may be under way.
@@ -95,7 +95,7 @@ struct Opened {
 impl Gateway {
     /// A gateway to these services, which take messages of at most `message_bytes_max`.
     pub(crate) fn new(
-        services: &Routes,
+        services: &Services,
         message_bytes_max: usize,
         version: Version,
         config: &Config,
@@ -219,7 +219,7 @@ impl Gateway {
     }
 
     /// Answers may be of any size: their bounds are the services' own.
-    fn client(&self) -> Grpc<Routes> {
+    fn client(&self) -> Grpc<Services> {
         Grpc::new(self.services.clone()).max_decoding_message_size(usize::MAX)
     }
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::entrance::Entrance;
 use axum::body::{Body, BodyDataStream, to_bytes};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
@@ -20,7 +21,6 @@ use proto::etcdserverpb::{
 use proto::mvccpb::KeyValue;
 use serde_json::{Value, json};
 use tokio_stream::StreamExt as _;
-use tonic::service::Routes;
 use tonic::{Code, Status};
 use tower_service::Service as _;
 
@@ -450,7 +450,7 @@ fn the_least_exponent_is_no_integer() {
 /// A member whose routes are called as if a connection had brought the requests.
 struct Server {
     member: Member,
-    routes: Routes,
+    routes: Entrance,
     _data_dir: tempfile::TempDir,
 }
 

@@ -15,6 +15,7 @@ mod lock;
 mod maintenance;
 mod own;
 mod range_stream;
+mod services;
 mod slow;
 mod status;
 mod watch;
@@ -27,8 +28,7 @@ pub(crate) use downgrade::carry_out as downgrade;
 pub(crate) use health::tell as tell_serving;
 pub(crate) use lease::{TimeToLive, expire as expire_leases, renew_here, time_to_live_here};
 pub(crate) use maintenance::alarm_text;
-pub(crate) use slow::watched;
-pub(crate) use wording::unknown_service;
+pub(crate) use services::{Answer, Services};
 
 use std::sync::Arc;
 
@@ -40,18 +40,17 @@ use rpc::health::health_server::HealthServer;
 use rpc::v3electionpb::election_server::ElectionServer;
 use rpc::v3lockpb::lock_server::LockServer;
 use tonic::codec::CompressionEncoding;
-use tonic::service::Routes;
 
-use crate::metrics::CountedRoutes;
 use crate::request::Core;
 use crate::watching::Watching;
+use services::Gathering;
 use wording::Worded;
 
 /// How clients may pack their messages.
 const GZIP: CompressionEncoding = CompressionEncoding::Gzip;
 
-/// Every service, on its paths.
-pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
+/// Every service.
+pub(crate) fn services(core: &Arc<Core>, watching: &Arc<Watching>) -> Services {
     let bytes_max = core.message_bytes_max();
     // What is set on every generated server; they have no trait in common. grpc-go takes gzip wherever it is registered, as it is
     // in etcd. Answers are not packed: clients take them either way, and the processor has better to do.
@@ -64,19 +63,24 @@ pub(crate) fn routes(core: &Arc<Core>, watching: &Arc<Watching>) -> Routes {
     let watches = || Worded(watch::Watches::new(core, watching, bytes_max));
     let leases = || served!(LeaseServer::new(lease::Service::new(core)));
     // What lock and election do for their callers is no call of a client.
-    let own = own::Own::new(Routes::new(kv(false)).add_service(watches()).add_service(leases()));
-    let mut routes = CountedRoutes::new(&core.metrics.calls, core.traces.as_ref());
-    routes
-        .add_service(kv(true))
-        .add_service(watches())
-        .add_service(leases())
-        .add_service(served!(ClusterServer::new(cluster::Service::new(core))))
-        .add_service(served!(MaintenanceServer::new(maintenance::Service::new(core))))
-        .add_service(served!(AuthServer::new(auth::Service::new(core))))
-        .add_service(served!(HealthServer::new(health::Service::new(core))))
-        .add_service(served!(LockServer::new(lock::Service::new(core, &own))))
-        .add_service(served!(ElectionServer::new(election::Service::new(core, &own))));
-    routes.routes()
+    let own = own::Own::new(
+        Gathering::new(core)
+            .with_inner(kv(false))
+            .with_inner(watches())
+            .with_inner(leases())
+            .services(),
+    );
+    Gathering::new(core)
+        .with(kv(true))
+        .with(watches())
+        .with(leases())
+        .with(served!(ClusterServer::new(cluster::Service::new(core))))
+        .with(served!(MaintenanceServer::new(maintenance::Service::new(core))))
+        .with(served!(AuthServer::new(auth::Service::new(core))))
+        .with(served!(HealthServer::new(health::Service::new(core))))
+        .with(served!(LockServer::new(lock::Service::new(core, &own))))
+        .with(served!(ElectionServer::new(election::Service::new(core, &own))))
+        .services()
 }
 
 /// The text that a client is told for a refusal.

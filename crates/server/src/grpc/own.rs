@@ -24,8 +24,9 @@ use rpc::etcdserverpb::kv_client::KvClient;
 use rpc::etcdserverpb::lease_client::LeaseClient;
 use rpc::etcdserverpb::watch_client::WatchClient;
 use tonic::metadata::MetadataMap;
-use tonic::service::Routes;
 use tonic::{Code, Extensions, Request, Status, Streaming};
+
+use super::services::Services;
 
 /// Time to live of the lease that a call without one gets, in seconds. It is not kept alive.
 const LEASE_TTL_SECONDS: i64 = 60;
@@ -36,10 +37,10 @@ const OF_THE_MESSAGE: &[&str] =
 
 /// The services.
 #[derive(Debug, Clone)]
-pub(super) struct Own(Routes);
+pub(super) struct Own(Services);
 
 impl Own {
-    pub(super) fn new(services: Routes) -> Self {
+    pub(super) fn new(services: Services) -> Self {
         Self(services)
     }
 
@@ -58,7 +59,7 @@ impl Own {
 /// The services in the name of one client. Errors are as etcd's own client inside of the server has them, see [`as_a_client_does`].
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
-    services: Routes,
+    services: Services,
     metadata: MetadataMap,
     extensions: Extensions,
 }
@@ -69,7 +70,7 @@ impl Caller {
     }
 
     /// The KV service; its answers may be of any size.
-    fn kv(&self) -> KvClient<Routes> {
+    fn kv(&self) -> KvClient<Services> {
         KvClient::new(self.services.clone()).max_decoding_message_size(usize::MAX)
     }
 

@@ -16,9 +16,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant, SystemTime};
 
-use axum::extract::Request;
-use axum::response::Response;
 use bytes::Bytes;
+use http::{Request, Response};
 use prost::Message as _;
 use proto::etcdserverpb::internal_raft_request::Request as Op;
 use proto::etcdserverpb::response_op::Response as Answer;
@@ -30,7 +29,7 @@ use rpc::raw::{
     DELETE_RANGE_PATH, LEASE_KEEP_ALIVE_PATH, PUT_PATH, RANGE_PATH, RANGE_STREAM_PATH, TXN_PATH,
     WATCH_PATH,
 };
-use tonic::service::Routes;
+use tonic::body::Body;
 
 use crate::access::ConnectionInfo;
 use crate::deadline::Deadline;
@@ -52,35 +51,25 @@ const OTHERS: &[&str] = &[
     "/grpc.health.v1.Health/Watch",
 ];
 
-/// The routes, looked at.
-pub(crate) fn watched(core: &Arc<Core>, routes: Routes) -> Routes {
-    Routes::from(routes.into_axum_router().layer(Layer { core: Arc::clone(core) }))
-}
-
+/// A service whose calls are looked at.
 #[derive(Debug, Clone)]
-struct Layer {
-    core: Arc<Core>,
-}
-
-impl<S> tower_layer::Layer<S> for Layer {
-    type Service = Timed<S>;
-
-    fn layer(&self, inner: S) -> Timed<S> {
-        Timed { inner, core: Arc::clone(&self.core) }
-    }
-}
-
-#[derive(Debug, Clone)]
-struct Timed<S> {
+pub(super) struct Timed<S> {
     inner: S,
     core: Arc<Core>,
 }
 
-impl<S> tower_service::Service<Request> for Timed<S>
+impl<S> Timed<S> {
+    pub(super) fn new(inner: S, core: &Arc<Core>) -> Self {
+        Self { inner, core: Arc::clone(core) }
+    }
+}
+
+impl<S> tower_service::Service<Request<Body>> for Timed<S>
 where
-    S: tower_service::Service<Request, Response = Response, Error = Infallible>,
+    S: tower_service::Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+    S::Future: Unpin,
 {
-    type Response = Response;
+    type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answering<S::Future>;
 
@@ -88,28 +77,32 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request) -> Self::Future {
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
         let path = request.uri().path();
         let is_other = OTHERS.contains(&path);
         let call = (!is_other).then(|| Call::begin(&self.core, None, request.extensions()));
         let is_kept = !is_other || tracing::enabled!(tracing::Level::DEBUG);
         let path = if is_kept { request.uri().path_and_query().cloned() } else { None };
-        Answering { answer: Box::pin(self.inner.call(request)), call, path }
+        Answering { answer: self.inner.call(request), call, path }
     }
 }
 
-struct Answering<F> {
-    answer: Pin<Box<F>>,
+/// An answer under way.
+pub(super) struct Answering<F> {
+    answer: F,
     call: Option<Call<'static>>,
     /// Of a call that there may be something to tell of.
     path: Option<http::uri::PathAndQuery>,
 }
 
-impl<F: Future<Output = Result<Response, Infallible>>> Future for Answering<F> {
-    type Output = Result<Response, Infallible>;
+impl<F> Future for Answering<F>
+where
+    F: Future<Output = Result<Response<Body>, Infallible>> + Unpin,
+{
+    type Output = Result<Response<Body>, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = ready!(self.answer.as_mut().poll(context));
+        let answer = ready!(Pin::new(&mut self.answer).poll(context));
         if let Some(path) = self.path.take() {
             if let Ok(answer) = &answer {
                 tell_refusal(path.path(), answer);
@@ -132,7 +125,7 @@ impl<F> Drop for Answering<F> {
 }
 
 /// With debug, tells of a call that was answered with an error.
-fn tell_refusal(path: &str, answer: &Response) {
+fn tell_refusal(path: &str, answer: &Response<Body>) {
     if tracing::enabled!(tracing::Level::DEBUG)
         && let Some(status) = tonic::Status::from_header_map(answer.headers())
         && status.code() != tonic::Code::Ok

@@ -45,7 +45,7 @@ pub(crate) fn open_body(first: Bytes) -> Body {
 /// A member that listens.
 pub(crate) struct Served {
     member: Member,
-    routes: Routes,
+    routes: Entrance,
     address: SocketAddr,
     stopping: watch::Sender<bool>,
     listeners: Vec<JoinHandle<()>>,

@@ -17,18 +17,19 @@ use proto::etcdserverpb::{
 };
 use rpc::etcdserverpb::auth_client::AuthClient;
 use tonic::Request;
-use tonic::service::Routes;
 
 use super::Member;
 use crate::access::Tokens;
 use crate::bootstrap;
 use crate::config::{AutoCompaction, ClusterState, Config, Url};
 use crate::driver::Failure;
+use crate::entrance::Entrance;
+use crate::http::ClientRoutes;
 use crate::peer::Dialler;
+use crate::publish;
 use crate::request::Core;
 use crate::signal::Stops;
 use crate::watching::Watching;
-use crate::{grpc, http, publish};
 
 /// A new cluster of one, with etcd's defaults.
 pub(crate) fn config(data_dir: &Path) -> Config {
@@ -121,16 +122,16 @@ fn start_parts(config: Config, parts: ::bootstrap::Member) -> (Member, Arc<Watch
 
 /// A member of two whose other one is never there, so that there is no leader; and its services for clients, which a real one
 /// would not serve yet.
-pub(crate) fn start_without_leader(mut config: Config) -> (Member, Routes) {
+pub(crate) fn start_without_leader(mut config: Config) -> (Member, Entrance) {
     let other = vec![Url::parse("http://localhost:2381").unwrap()];
     config.initial_cluster.push(("other".to_owned(), other));
     let (member, watching) = start_stages(config);
-    let routes = grpc::routes(&member.core, &watching);
-    (member, routes)
+    let entrance = ClientRoutes::new(&member.core, &watching).all();
+    (member, entrance)
 }
 
 /// A running member, and what it would serve to clients.
-pub(crate) async fn start(config: Config) -> (Member, Routes) {
+pub(crate) async fn start(config: Config) -> (Member, Entrance) {
     let (member, watching) = start_stages(config);
     serve(member, &watching).await
 }
@@ -140,22 +141,21 @@ pub(crate) async fn start(config: Config) -> (Member, Routes) {
 pub(crate) async fn start_on(
     config: Config,
     snap_dir: impl FnOnce(Arc<dyn vfs::Dir>) -> Arc<dyn vfs::Dir>,
-) -> (Member, Routes) {
+) -> (Member, Entrance) {
     let parts = bootstrap::open_on(&config, snap_dir);
     let (member, watching) = start_parts(config, parts);
     serve(member, &watching).await
 }
 
-async fn serve(member: Member, watching: &Arc<Watching>) -> (Member, Routes) {
+async fn serve(member: Member, watching: &Arc<Watching>) -> (Member, Entrance) {
     publish::publish(&member.core).await;
     crate::cluster_version::settled(&member.core).await;
-    let grpc = grpc::routes(&member.core, watching);
-    let routes = http::ClientRoutes::new(&member.core, watching, grpc).all();
-    (member, routes)
+    let entrance = ClientRoutes::new(&member.core, watching).all();
+    (member, entrance)
 }
 
 /// Adds root and `u1`, whose role `r1` has these permissions (what, key, end), turns authentication on, and returns the tokens of both.
-pub(crate) async fn guard(routes: &Routes, permissions: &[(Type, &str, &str)]) -> [String; 2] {
+pub(crate) async fn guard(routes: &Entrance, permissions: &[(Type, &str, &str)]) -> [String; 2] {
     let mut auth = AuthClient::new(routes.clone());
     for (name, role) in [("root", "root"), ("u1", "r1")] {
         let (name, role) = (name.to_owned(), role.to_owned());

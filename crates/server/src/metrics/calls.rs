@@ -21,11 +21,8 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use machine::Version;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::server::NamedService;
-use tonic::service::{Routes, RoutesBuilder};
 
 use super::kinds::{Buckets, Counter, Histogram, MILLISECOND};
-use crate::deadline::Limited;
 use crate::pieces::Pieces;
 use crate::traces::{CallSpan, Traces};
 
@@ -330,55 +327,19 @@ impl Drop for Call {
     }
 }
 
-/// Builds routes whose services are counted, and end calls at their deadlines.
-#[derive(Debug)]
-pub(crate) struct CountedRoutes {
-    calls: Arc<Calls>,
-    traces: Option<Traces>,
-    routes: RoutesBuilder,
-}
-
-impl CountedRoutes {
-    pub(crate) fn new(calls: &Arc<Calls>, traces: Option<&Traces>) -> Self {
-        Self { calls: Arc::clone(calls), traces: traces.cloned(), routes: Routes::builder() }
-    }
-
-    /// Adds a service on its paths.
-    pub(crate) fn add_service<S>(&mut self, service: S) -> &mut Self
-    where
-        S: tower_service::Service<
-                http::Request<Body>,
-                Response = http::Response<Body>,
-                Error = Infallible,
-            > + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + Unpin + 'static,
-    {
-        let calls = Arc::clone(&self.calls);
-        let traces = self.traces.clone();
-        self.routes.add_service(Counting { service: Limited(service), calls, traces });
-        self
-    }
-
-    pub(crate) fn routes(self) -> Routes {
-        self.routes.routes()
-    }
-}
-
 /// A service whose calls are counted.
 #[derive(Debug, Clone)]
-struct Counting<S> {
+pub(crate) struct Counting<S> {
     service: S,
     calls: Arc<Calls>,
     /// Where spans begin, if anywhere.
     traces: Option<Traces>,
 }
 
-impl<S: NamedService> NamedService for Counting<S> {
-    const NAME: &'static str = S::NAME;
+impl<S> Counting<S> {
+    pub(crate) fn new(service: S, calls: &Arc<Calls>, traces: Option<&Traces>) -> Self {
+        Self { service, calls: Arc::clone(calls), traces: traces.cloned() }
+    }
 }
 
 impl<S> tower_service::Service<http::Request<Body>> for Counting<S>
@@ -416,7 +377,7 @@ where
 
 /// An answer under way.
 #[derive(Debug)]
-struct Answering<F> {
+pub(crate) struct Answering<F> {
     answer: F,
     call: Option<Call>,
 }

@@ -33,7 +33,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use machine::Version;
 use proto::etcdserverpb::{ResponseOp, response_op};
 
-pub(crate) use calls::CountedRoutes;
+pub(crate) use calls::Counting;
 pub(crate) use kinds::Histogram;
 pub(crate) use page::page;
 pub(crate) use peers::{PeerFigures, PeerTable};

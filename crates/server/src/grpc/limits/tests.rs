@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use crate::entrance::Entrance;
 use proto::etcdserverpb::{
     LeaseKeepAliveRequest, LeaseLeasesRequest, MemberListRequest, PutRequest, RangeRequest,
     StatusRequest,
@@ -13,7 +14,6 @@ use rpc::health::health_check_response::ServingStatus;
 use rpc::health::health_client::HealthClient;
 use tokio_stream::StreamExt as _;
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Routes;
 use tonic::{Code, Request};
 
 use super::*;
@@ -22,7 +22,7 @@ use crate::member::{Member, unconnected};
 use crate::version::parse_emulated;
 
 /// A member without a leader, of that version.
-fn leaderless(dir: &std::path::Path, version: &str) -> (Member, Routes) {
+fn leaderless(dir: &std::path::Path, version: &str) -> (Member, Entrance) {
     unconnected::start_without_leader(Config {
         emulated_version: Some(parse_emulated(version).unwrap()),
         heartbeat: Duration::from_millis(10),

@@ -1,5 +1,6 @@
 //! Locks and elections against a member without sockets, as their clients see them.
 
+use crate::entrance::Entrance;
 use std::time::Duration;
 
 use proto::authpb::permission::Type;
@@ -29,7 +30,7 @@ fn keys_are_named_after_leases_in_hexadecimal() {
 
 struct Server {
     member: Member,
-    services: Routes,
+    services: Entrance,
     _dir: tempfile::TempDir,
 }
 
@@ -66,7 +67,7 @@ impl Server {
         LockClient::new(self.services.clone()).unlock(request).await.map(drop)
     }
 
-    fn election(&self) -> ElectionClient<Routes> {
+    fn election(&self) -> ElectionClient<Entrance> {
         ElectionClient::new(self.services.clone())
     }
 
@@ -160,7 +161,8 @@ async fn who_gives_up_a_lock_leaves_no_key() {
 async fn whose_turn_has_come_leaves_no_key_before_it_stays() {
     let server = Server::start().await;
     let revision = revision_of(server.lock("n", 0x1234).await.unwrap().header.as_ref());
-    let (caller, ()) = Own::new(server.services.clone()).caller(Request::new(()));
+    let (caller, ()) =
+        Own::new(server.services.services().unwrap().clone()).caller(Request::new(()));
     let candidate = || Candidate {
         caller: caller.clone(),
         prefix: prefix_of(b"n"),

@@ -1,3 +1,4 @@
+use crate::entrance::Entrance;
 use proto::authpb::permission::Type;
 use proto::etcdserverpb::{
     AuthRoleRevokePermissionRequest, CompactionRequest, DeleteRangeRequest, PutRequest,
@@ -5,7 +6,6 @@ use proto::etcdserverpb::{
 };
 use rpc::etcdserverpb::auth_client::AuthClient;
 use rpc::etcdserverpb::kv_client::KvClient;
-use tonic::service::Routes;
 
 use super::*;
 use crate::member::unconnected;
@@ -13,7 +13,7 @@ use crate::version::parse_emulated;
 
 /// Calls, and returns the messages and the error that ended them, if one did.
 async fn stream(
-    client: &mut KvClient<Routes>,
+    client: &mut KvClient<Entrance>,
     request: &RangeRequest,
 ) -> (Vec<RangeResponse>, Option<String>) {
     let shown = |status: Status| format!("{:?} {}", status.code(), status.message());
@@ -31,7 +31,7 @@ async fn stream(
     }
 }
 
-async fn refusal(client: &mut KvClient<Routes>, request: RangeRequest) -> String {
+async fn refusal(client: &mut KvClient<Entrance>, request: RangeRequest) -> String {
     let (messages, error) = stream(client, &request).await;
     assert_eq!(messages, []);
     error.unwrap()
@@ -41,7 +41,7 @@ fn all() -> RangeRequest {
     RangeRequest { key: "k".into(), range_end: "l".into(), ..RangeRequest::default() }
 }
 
-async fn start(dir: &std::path::Path, version: &str) -> (crate::Member, KvClient<Routes>) {
+async fn start(dir: &std::path::Path, version: &str) -> (crate::Member, KvClient<Entrance>) {
     let config = crate::config::Config {
         emulated_version: Some(parse_emulated(version).unwrap()),
         max_request_bytes: 2000,
