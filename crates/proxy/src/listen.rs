@@ -58,17 +58,6 @@ pub(crate) async fn bind(address: &str) -> io::Result<TcpListener> {
     TcpListener::bind(first).await
 }
 
-/// Why [`bind`] failed, as Go says it.
-pub(crate) fn reason(error: &io::Error) -> String {
-    let known = [
-        (io::ErrorKind::AddrInUse, "bind: address already in use"),
-        (io::ErrorKind::AddrNotAvailable, "bind: cannot assign requested address"),
-        (io::ErrorKind::PermissionDenied, "bind: permission denied"),
-    ];
-    let found = known.iter().find(|(kind, _)| *kind == error.kind());
-    found.map_or_else(|| error.to_string(), |(_, text)| (*text).to_owned())
-}
-
 /// Whether accepting may go on after this error.
 pub(crate) fn is_passing(error: &io::Error) -> bool {
     let is_out_of_files = matches!(error.raw_os_error(), Some(code)

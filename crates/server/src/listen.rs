@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use serving::{Gathered, Pings};
+use serving::{Gathered, Pings, bind_error};
 use tls::{Acceptor, Socket};
 use tokio::net::{TcpListener, TcpSocket, UnixListener, lookup_host};
 use tokio::sync::watch;
@@ -190,9 +190,10 @@ pub(crate) async fn bind(urls: &[Url], reuse_port: bool) -> Result<Vec<Listener>
             }
             continue;
         }
-        let door = bind_one(url, reuse_port)
-            .await
-            .map_err(|source| StartError::Listen { url: url.to_string(), source })?;
+        let door = bind_one(url, reuse_port).await.map_err(|error| StartError::Listen {
+            url: url.to_string(),
+            source: io::Error::new(error.kind(), bind_error(&error)),
+        })?;
         listeners.push(Listener { url: url.clone(), security, door });
     }
     Ok(listeners)

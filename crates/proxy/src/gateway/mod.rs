@@ -103,7 +103,7 @@ pub enum StartError {
         listen_address: String,
     },
     /// The address cannot be listened on.
-    #[error("listen tcp {address}: {}", listen::reason(source))]
+    #[error("listen tcp {address}: {}", serving::bind_error(source))]
     Listen {
         /// The address.
         address: String,

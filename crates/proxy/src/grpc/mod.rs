@@ -110,7 +110,7 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The address cannot be listened on.
-    #[error("listen tcp {address}: {}", listen::reason(source))]
+    #[error("listen tcp {address}: {}", serving::bind_error(source))]
     Listen {
         /// The address.
         address: String,

@@ -248,7 +248,8 @@ async fn a_port_is_shared_by_those_who_ask_for_it() {
     let taken = Url::parse_list(&format!("http://{address}")).unwrap();
     assert_eq!(bind(&taken, true).await.unwrap().len(), 1);
     let refused = bind(&taken, false).await.unwrap_err();
-    assert!(matches!(refused, StartError::Listen { .. }), "{refused}");
+    let StartError::Listen { source, .. } = refused else { panic!("{refused}") };
+    assert_eq!(source.to_string(), "bind: address already in use");
 }
 
 /// What a client of HTTP/2 says first.
