@@ -65,7 +65,7 @@ where
             Some(services) if is_call(&request) => {
                 Entered::Call(services.answer(request.map(Body::new)))
             }
-            Some(_) | None => Entered::Other(self.others.call(request.map(Body::new))),
+            Some(_) | None => Entered::Other(Box::new(self.others.call(request.map(Body::new)))),
         }
     }
 }
@@ -73,7 +73,8 @@ where
 /// An answer under way.
 pub(crate) enum Entered {
     Call(Answer),
-    Other(<Routes as Service<Request<Body>>>::Future),
+    /// Boxed, for the sake of those who wait for a call: it is large.
+    Other(Box<<Routes as Service<Request<Body>>>::Future>),
 }
 
 impl Future for Entered {

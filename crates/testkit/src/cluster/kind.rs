@@ -53,7 +53,7 @@ impl Kind {
         !self.is_ours() && !self.is_newer()
     }
 
-    fn is_ours(&self) -> bool {
+    pub(super) fn is_ours(&self) -> bool {
         self.label == OURS || self.emulated.is_some()
     }
 
