@@ -26,7 +26,7 @@ pub(crate) type Answer =
     Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send + 'static>>;
 
 /// A service that takes calls from anybody at any time.
-trait Called: Send + Sync {
+pub(super) trait Called: Send + Sync {
     fn take(&self, request: Request<Body>) -> Answer;
 }
 
@@ -68,11 +68,7 @@ impl Services {
     }
 }
 
-impl<B> tower_service::Service<Request<B>> for Services
-where
-    B: hyper::body::Body<Data = bytes::Bytes> + Send + 'static,
-    B::Error: Into<tonic::codegen::StdError>,
-{
+impl tower_service::Service<Request<Body>> for Services {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = Answer;
@@ -81,8 +77,8 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<B>) -> Answer {
-        self.answer(request.map(Body::new))
+    fn call(&mut self, request: Request<Body>) -> Answer {
+        self.answer(request)
     }
 }
 
@@ -116,16 +112,7 @@ impl<'a> Gathering<'a> {
     }
 
     /// Adds one for calls that are no client's, which are not looked at.
-    pub(super) fn with_inner<S>(mut self, service: S) -> Self
-    where
-        S: tower_service::Service<Request<Body>, Response = Response<Body>, Error = Infallible>
-            + NamedService
-            + Clone
-            + Send
-            + Sync
-            + 'static,
-        S::Future: Send + 'static,
-    {
+    pub(super) fn with_inner<S: Called + NamedService + 'static>(mut self, service: S) -> Self {
         self.services.push((S::NAME, Box::new(service)));
         self
     }

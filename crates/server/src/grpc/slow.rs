@@ -1,8 +1,8 @@
 //! Calls that took long: etcd's `request stats`, with `--log-level=debug` for every call.
 //!
 //! Only calls with one answer are looked at; streams last as long as their clients like. As in etcd, sizes and contents are told
-//! of ranges, puts, deletions and transactions, which look after themselves ([`Call`]); all others pass through the layer
-//! here and are told with -1. Nothing is copied for it: what was asked for is shared with the proposal that carries it ([`Call::proposed`]),
+//! of ranges, puts, deletions and transactions, which look after themselves ([`Call`]); all others are looked at from
+//! outside ([`Timed`]) and are told with -1. Nothing is copied for it: what was asked for is shared with the proposal that carries it ([`Call::proposed`]),
 //! or is still with the one who answers. Keeping a key alone would save nothing, since it is a slice of the bytes that the values
 //! came in.
 //!
