@@ -25,7 +25,7 @@ pub(crate) async fn publish(core: &Core) {
             member_attributes: Some(Attributes { name, client_urls }),
         })
     };
-    if !until_done(core, || op.clone()).await {
+    if !until_done(core, &op).await {
         return;
     }
     tracing::info!(
@@ -45,9 +45,9 @@ pub(crate) async fn publish(core: &Core) {
 }
 
 /// Proposes until it is applied; `false` when the member stops before.
-async fn until_done(core: &Core, op: impl Fn() -> Op) -> bool {
+async fn until_done(core: &Core, op: &Op) -> bool {
     loop {
-        match core.propose(op()).await {
+        match core.propose(op.clone()).await {
             Ok(_) => return true,
             Err(Refusal::Stopped) => return false,
             Err(error) => {
