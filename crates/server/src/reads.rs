@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use raft::LogIndex;
 use replica::Input;
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
 use crate::board::Board;
@@ -35,12 +36,18 @@ pub(crate) enum ReadError {
     Stopped,
 }
 
+/// So many waiters are told by whoever has the answer. More are told by a task of their own executor: a wake-up from another thread
+/// takes a lock and often a system call, one from within takes neither.
+pub(crate) const TOLD_HERE_MAX: usize = 2;
+
 type Waiter = oneshot::Sender<Result<LogIndex, ReadError>>;
 
 /// The rounds.
 #[derive(Debug)]
 pub(crate) struct Reads {
     heart: Sender<Work>,
+    /// Where those who wait are tasks.
+    runtime: Handle,
     /// Held to join or end a round, never while waiting.
     state: Mutex<State>,
 }
@@ -66,9 +73,11 @@ struct Round {
 
 impl Reads {
     /// `first_context` must differ from what this member sent before it restarted.
+    /// Called by a task of the executor whose other tasks will wait.
     pub(crate) fn new(heart: Sender<Work>, first_context: u64) -> Self {
         Self {
             heart,
+            runtime: Handle::current(),
             state: Mutex::new(State {
                 last_context: first_context,
                 round: None,
@@ -192,11 +201,19 @@ impl Reads {
             self.begin(&mut state);
         }
         drop(state);
-        for waiter in waiters {
-            // Whoever has gone needs no answer.
-            let _ = waiter.send(answer);
+        if waiters.len() > TOLD_HERE_MAX {
+            self.runtime.spawn(async move { tell(waiters, answer) });
+        } else {
+            tell(waiters, answer);
         }
         true
+    }
+}
+
+fn tell(waiters: Vec<Waiter>, answer: Result<LogIndex, ReadError>) {
+    for waiter in waiters {
+        // Whoever has gone needs no answer.
+        let _ = waiter.send(answer);
     }
 }
 

@@ -28,6 +28,7 @@ use crate::facts::Facts;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::Waiters;
+use crate::reads::TOLD_HERE_MAX;
 use crate::request::{ApplyRequests, Outcome};
 use crate::told;
 use crate::watching::Outlet;
@@ -140,10 +141,13 @@ impl State {
     }
 }
 
+/// What became of each request: its id, its entry's bytes, and the outcome.
+type Outcomes = Vec<(u64, Bytes, machine::Outcome)>;
+
 /// What a batch came to, for those outside.
 #[must_use]
 pub(crate) struct Answers {
-    outcomes: Vec<(u64, Bytes, machine::Outcome)>,
+    outcomes: Outcomes,
     events: Vec<Arc<mvcc::EventBatch>>,
 }
 
@@ -171,7 +175,7 @@ impl ApplyStage {
                         let answers = self.apply(batch, &mut inputs)?;
                         // First: who hears that the membership changed may propose the next change at once.
                         heart.send_all(inputs.drain(..).map(heart::Work::Replica));
-                        self.answer(answers);
+                        self.answer_elsewhere(answers);
                     }
                     Order::Install(snapshot) => self.install(&snapshot)?,
                     Order::Leadership(is_leader) => self.leadership(is_leader),
@@ -410,10 +414,24 @@ impl ApplyStage {
 
     /// Tells clients and watchers what a batch came to.
     pub(crate) fn answer(&self, answers: Answers) {
+        finish(&self.waiters, answers.outcomes);
+        self.tell_watchers(answers.events);
+    }
+
+    /// The same, but the executor of the clients' requests tells those of a larger batch: a wake-up from another thread costs several
+    /// of its own, and what it wakes itself, it answers with fewer writes.
+    fn answer_elsewhere(&self, answers: Answers) {
         let Answers { outcomes, events } = answers;
-        for (request_id, data, outcome) in outcomes {
-            self.waiters.finish(request_id, &data, Outcome::Applied(outcome));
+        if outcomes.len() > TOLD_HERE_MAX {
+            let waiters = Arc::clone(&self.waiters);
+            self.requests.runtime.spawn(async move { finish(&waiters, outcomes) });
+        } else {
+            finish(&self.waiters, outcomes);
         }
+        self.tell_watchers(events);
+    }
+
+    fn tell_watchers(&self, events: Vec<Arc<mvcc::EventBatch>>) {
         if !events.is_empty() {
             // Bounded by what clients have in flight: the hub takes whole batches, and never waits for a watcher.
             self.watch.send(events);
@@ -632,6 +650,12 @@ fn log_slow(
         Some(Err(error)) => told::slow(took, limit, "", &request, "", Some(error)),
         Some(Ok(answer)) => told::slow(took, limit, "", &request, &answer_size(answer), None),
         None => told::slow(took, limit, "", &request, "", None),
+    }
+}
+
+fn finish(waiters: &Waiters<Outcome>, outcomes: Outcomes) {
+    for (request_id, data, outcome) in outcomes {
+        waiters.finish(request_id, &data, Outcome::Applied(outcome));
     }
 }
 

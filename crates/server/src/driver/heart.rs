@@ -15,21 +15,33 @@
 //!                 ▲  └──► apply stage ─┼─► …    (Applied comes back as input)
 //!                 └────────────────────┘
 //! ```
+//!
+//! In company this thread is an executor too: it reads the streams from the other members and writes those to them, between its
+//! turns. A message then takes one wake-up from socket to socket where it would take three, each with a switch of threads, and
+//! waits for no client's request. Everything else that has to do with members (handshakes with strangers, posted messages,
+//! databases, probes) stays with the executor of the clients' requests.
 
 use std::collections::VecDeque;
+use std::future::{Future as _, poll_fn};
+use std::ops::ControlFlow;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use proto::walpb;
 use raft::Append;
 use replica::{Effect, Input, Replica};
+use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
+use tokio::time::sleep_until;
 
 use super::Failures;
 use super::apply::{self, ApplyStage};
 use super::log_writer::{self, LogWriter};
-use super::mailbox::{Receiver, Sender, mailbox};
+use super::mailbox::{Receiver, Sender, Wait, mailbox};
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -97,6 +109,21 @@ struct Together {
     applies: Vec<replica::Apply>,
 }
 
+/// What one turn leaves to the next.
+struct Pass {
+    /// Taken from the inbox; empty between turns, as the effects are.
+    batch: VecDeque<Work>,
+    effects: Vec<Effect>,
+    next_tick: Instant,
+    is_stopping: bool,
+}
+
+impl Pass {
+    fn new(next_tick: Instant) -> Self {
+        Self { batch: VecDeque::new(), effects: Vec::new(), next_tick, is_stopping: false }
+    }
+}
+
 /// The heart's belongings.
 pub(crate) struct Heart {
     pub(crate) replica: Replica,
@@ -120,56 +147,87 @@ pub(crate) struct Heart {
 }
 
 impl Heart {
-    /// Runs until it is told to stop, then lets the state machine make its last commit, and closes the log.
-    pub(crate) fn run(mut self) -> Result<(), HeartFailure> {
-        let mut batch = VecDeque::new();
-        let mut effects = Vec::new();
-        let mut next_tick = Instant::now() + self.heartbeat;
-        let mut is_stopping = false;
-        self.settle(&mut effects)?;
-        loop {
+    /// Runs until it is told to stop, then lets the state machine make its last commit, and closes the log. The executor is
+    /// this thread's, for the streams from and to other members.
+    pub(crate) fn run(mut self, streams: Runtime) -> Result<(), HeartFailure> {
+        let mut pass = Pass::new(Instant::now() + self.heartbeat);
+        self.settle(&mut pass.effects)?;
+        while self.is_alone() {
             let deadline = match &mut self.apply {
-                Seat::Here(stage) => stage.deadline().map_or(next_tick, |due| due.min(next_tick)),
-                Seat::Away(..) | Seat::Gone => next_tick,
+                Seat::Here(stage) => stage.deadline(),
+                Seat::Away(..) | Seat::Gone => None,
             };
+            let deadline = deadline.map_or(pass.next_tick, |due| due.min(pass.next_tick));
             // The heart itself can send to its inbox, so it is never closed.
-            self.inbox.take(&mut batch, Some(deadline));
-            let mut has_ended = false;
-            for work in batch.drain(..) {
-                match work {
-                    Work::Replica(input) => {
-                        if matches!(input, Input::Persisted(_)) {
-                            self.unpersisted.pop_front();
-                        }
-                        self.replica.handle(input, &mut effects);
-                    }
-                    Work::Apply(work) => self.ask(work),
-                    Work::SnapshotSaved(snapshot) => self.vouch(snapshot)?,
-                    Work::ApplyEnded => has_ended = true,
-                    // Whoever has gone needs no answer.
-                    Work::Progress(reply) => drop(reply.send(self.replica.followers())),
-                    Work::Stop => {
-                        is_stopping = true;
-                        self.order(apply::Order::Stop);
-                    }
-                }
-            }
-            self.tick(&mut next_tick, &mut effects);
-            self.doubt(&mut effects);
-            self.settle(&mut effects)?;
-            if let Seat::Here(log) = &mut self.log {
-                log.purge()?;
-            }
-            match &mut self.apply {
-                Seat::Here(stage) if !is_stopping => stage.look_after()?,
-                // A job that still runs tells of its end; after it comes the last commit.
-                Seat::Here(stage) => has_ended = !stage.is_busy(),
-                Seat::Away(..) | Seat::Gone => {}
-            }
-            if has_ended {
+            self.inbox.take(&mut pass.batch, Some(deadline));
+            if self.turn(&mut pass)?.is_break() {
                 return self.finish();
             }
         }
+        streams.block_on(self.accompany(pass))?;
+        // A name that is being resolved keeps nobody waiting.
+        streams.shutdown_background();
+        Ok(())
+    }
+
+    /// The rest of it, in company: the tasks of this thread's executor run while nothing is in the inbox, and in between.
+    async fn accompany(mut self, mut pass: Pass) -> Result<(), HeartFailure> {
+        let mut ticking = pin!(sleep_until(pass.next_tick.into()));
+        loop {
+            if !self.inbox.is_empty() {
+                // What was given to the streams leaves, however busy the inbox is.
+                yield_now().await;
+            }
+            poll_fn(|context| match self.inbox.poll_take(&mut pass.batch, context) {
+                Poll::Pending => ticking.as_mut().poll(context),
+                Poll::Ready(Wait::Ready | Wait::Closed | Wait::TimedOut) => Poll::Ready(()),
+            })
+            .await;
+            if self.turn(&mut pass)?.is_break() {
+                return self.finish();
+            }
+            if ticking.deadline().into_std() != pass.next_tick {
+                ticking.as_mut().reset(pass.next_tick.into());
+            }
+        }
+    }
+
+    /// Works off the batch, and carries out what follows from it. Breaks when the last commit is made.
+    fn turn(&mut self, pass: &mut Pass) -> Result<ControlFlow<()>, HeartFailure> {
+        let Pass { batch, effects, next_tick, is_stopping } = pass;
+        let mut has_ended = false;
+        for work in batch.drain(..) {
+            match work {
+                Work::Replica(input) => {
+                    if matches!(input, Input::Persisted(_)) {
+                        self.unpersisted.pop_front();
+                    }
+                    self.replica.handle(input, effects);
+                }
+                Work::Apply(work) => self.ask(work),
+                Work::SnapshotSaved(snapshot) => self.vouch(snapshot)?,
+                Work::ApplyEnded => has_ended = true,
+                // Whoever has gone needs no answer.
+                Work::Progress(reply) => drop(reply.send(self.replica.followers())),
+                Work::Stop => {
+                    *is_stopping = true;
+                    self.order(apply::Order::Stop);
+                }
+            }
+        }
+        self.tick(next_tick, effects);
+        self.doubt(effects);
+        self.settle(effects)?;
+        if let Seat::Here(log) = &mut self.log {
+            log.purge()?;
+        }
+        match &mut self.apply {
+            Seat::Here(stage) if !*is_stopping => stage.look_after()?,
+            // A job that still runs tells of its end; after it comes the last commit.
+            Seat::Here(stage) => has_ended = !stage.is_busy(),
+            Seat::Away(..) | Seat::Gone => {}
+        }
+        Ok(if has_ended { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
     }
 
     fn tick(&mut self, next_tick: &mut Instant, effects: &mut Vec<Effect>) {
@@ -271,6 +329,8 @@ impl Heart {
             // The state machine validates changes before; raft knows of none that it then refuses.
             Effect::ConfState(Err(error)) => {
                 tracing::error!(error = %error, "raft refused a committed configuration change");
+                // Whoever it was about may have streams, which are this thread's.
+                self.split_with(together)?;
             }
             Effect::ReadReady { index, context } => self.reads.confirm(&context, index),
             Effect::Dropped { request_id } => self.waiters.give_up(request_id, Outcome::Dropped),

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::mem;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 /// The sending side; clones share the queue.
@@ -42,6 +43,8 @@ struct Shared<T> {
 struct State<T> {
     queue: VecDeque<T>,
     is_receiver_waiting: bool,
+    /// Of a receiver that waits as a task; without one, it waits in its thread.
+    task: Option<Waker>,
     is_receiver_gone: bool,
     senders: usize,
 }
@@ -64,6 +67,7 @@ pub(crate) fn mailbox<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
         state: Mutex::new(State {
             queue: VecDeque::new(),
             is_receiver_waiting: false,
+            task: None,
             is_receiver_gone: false,
             senders: 1,
         }),
@@ -109,9 +113,12 @@ impl<T> Sender<T> {
     fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
         // In this order: nothing sent leaves the receiver waiting.
         let wake = !state.queue.is_empty() && mem::take(&mut state.is_receiver_waiting);
+        let task = if wake { state.task.take() } else { None };
         drop(state);
-        if wake {
-            self.shared.arrived.notify_one();
+        match task {
+            Some(task) => task.wake(),
+            None if wake => self.shared.arrived.notify_one(),
+            None => {}
         }
     }
 }
@@ -128,8 +135,12 @@ impl<T> Drop for Sender<T> {
         let mut state = self.shared.lock();
         state.senders -= 1;
         if state.senders == 0 {
+            let task = state.task.take();
             drop(state);
-            self.shared.arrived.notify_one();
+            match task {
+                Some(task) => task.wake(),
+                None => self.shared.arrived.notify_one(),
+            }
         }
     }
 }
@@ -167,6 +178,30 @@ impl<T> Receiver<T> {
             };
         }
     }
+
+    /// Like [`Receiver::take`], for a receiver that is a task; the deadline is the caller's.
+    pub(crate) fn poll_take(&self, into: &mut VecDeque<T>, context: &Context<'_>) -> Poll<Wait> {
+        debug_assert!(into.is_empty(), "the last batch is worked off before the next is taken");
+        let mut state = self.shared.lock();
+        if !state.queue.is_empty() {
+            mem::swap(&mut state.queue, into);
+            return Poll::Ready(Wait::Ready);
+        }
+        if state.senders == 0 {
+            return Poll::Ready(Wait::Closed);
+        }
+        state.is_receiver_waiting = true;
+        match &mut state.task {
+            Some(task) => task.clone_from(context.waker()),
+            none => *none = Some(context.waker().clone()),
+        }
+        Poll::Pending
+    }
+
+    /// Whether nothing is queued.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.shared.lock().queue.is_empty()
+    }
 }
 
 impl<T> Drop for Receiver<T> {
@@ -182,6 +217,7 @@ impl<T> Drop for Receiver<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::future::poll_fn;
     use std::time::Duration;
 
     use super::*;
@@ -200,6 +236,20 @@ mod tests {
         sender.send_all([]);
         sender.send(7).unwrap();
         assert_eq!(taken.join().unwrap(), [7]);
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_is_a_task_is_woken() {
+        let (sender, receiver) = mailbox(10);
+        let mut batch = VecDeque::new();
+        let mut take = async || poll_fn(|context| receiver.poll_take(&mut batch, context)).await;
+        let (waited, sent) = tokio::join!(biased; take(), async { sender.send(7) });
+        assert_eq!((waited, sent), (Wait::Ready, Ok(())));
+        batch.clear();
+        let leaving = std::thread::spawn(|| drop(sender));
+        let waited = poll_fn(|context| receiver.poll_take(&mut batch, context)).await;
+        assert_eq!(waited, Wait::Closed);
+        leaving.join().unwrap();
     }
 
     #[test]

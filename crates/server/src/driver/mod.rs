@@ -9,7 +9,7 @@
 //! ```
 //!
 //! The first line is one thread while the member is alone, and three as soon as it knows of another: see [`heart`]. Messages to
-//! and from other members go through [`crate::peers`].
+//! and from other members go through [`crate::peers`], whose streams are tasks of the heart's thread.
 //!
 //! [`heart`] carries out what `replica` asks for, with [`log_writer`], which owns the write-ahead log, and [`apply`], which
 //! owns the state machine. [`committer`] does everything slow that the state machine gives rise to. Threads talk over

@@ -132,6 +132,11 @@ impl Member {
             records: Vec::new(),
             metrics: Arc::clone(&metrics),
         };
+        let streams = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .thread_name("resolve")
+            .build()
+            .map_err(|source| StartError::System { what: "make an executor", source })?;
         let transport = Transport::new(
             Identity {
                 cluster_id,
@@ -148,6 +153,7 @@ impl Member {
                 dialler: dialler.clone(),
                 snap_dir: Arc::clone(&dirs.snap),
                 metrics: Arc::clone(&metrics),
+                streams: streams.handle().clone(),
             },
             peers.front(Arc::clone(&facts)),
             tokio::runtime::Handle::current(),
@@ -220,7 +226,7 @@ impl Member {
         }
         let hub = Arc::clone(&watching);
         let stages = vec![
-            failures.spawn("heart", move || heart.run()).map_err(stage_error)?,
+            failures.spawn("heart", move || heart.run(streams)).map_err(stage_error)?,
             failures
                 .spawn("preallocate", move || -> Result<(), Failure> {
                     preallocate(&preallocator, &preallocate_inbox);

@@ -96,7 +96,8 @@ impl Channels {
                     status: Arc::clone(&this.status),
                     shared: Arc::clone(&this.shared),
                 };
-                this.spawn(reader.run());
+                let streams = this.shared.options.streams.clone();
+                this.spawn_on(reader.run(), &streams);
             }
             this.spawn(Arc::clone(&this.prober).run());
             tracing::info!(remote_peer_id = %id, "started remote peer");
@@ -163,10 +164,14 @@ impl Channels {
 
     /// Runs a task that ends with the acquaintance.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.spawn_on(task, &self.runtime);
+    }
+
+    fn spawn_on(&self, task: impl Future<Output = ()> + Send + 'static, runtime: &Handle) {
         let mut tasks = self.lock();
         // Ended ones would pile up otherwise.
         while tasks.try_join_next().is_some() {}
-        tasks.spawn_on(task, &self.runtime);
+        tasks.spawn_on(task, runtime);
     }
 
     /// Ends all channels.

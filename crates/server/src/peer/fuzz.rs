@@ -235,6 +235,7 @@ impl Member {
             dialler: Dialler::new(Duration::from_secs(1), None),
             snap_dir: disk.dir(),
             metrics: Arc::default(),
+            streams: Handle::current(),
         };
         let told: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity(LOCAL), options, told, Handle::current());

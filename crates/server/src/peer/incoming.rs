@@ -11,6 +11,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use hyper::body::{Body as _, Incoming};
 use raft::NodeId;
+use tokio::task::yield_now;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::codec::{Decoder, StreamError, StreamKind};
@@ -24,6 +25,8 @@ use super::{Delivery, Shared, client};
 const READ_LIMIT: Duration = Duration::from_secs(5);
 /// At most one try in this time, as in etcd.
 const TRY_INTERVAL: Duration = Duration::from_millis(100);
+/// After so much the thread's other work has its turn: it is the heart's.
+const AT_ONCE_BYTES: usize = 256 * 1024;
 /// Of a refusal, so much is read.
 const REFUSAL_BYTES_MAX: usize = 4096;
 
@@ -194,12 +197,14 @@ impl StreamReader {
         let local = NodeId(self.shared.identity.member_id);
         let mut decoder = Decoder::new(self.kind, local, self.peer);
         let mut messages = Vec::new();
+        let mut since_pause = 0;
         loop {
             let arrived = match stream.next().await {
                 Ok(arrived) => arrived,
                 Err(error) => return error,
             };
             self.status.figures().received_bytes.add(arrived.len() as u64);
+            since_pause += arrived.len();
             let decoded = decoder.decode(arrived, &mut messages);
             for message in messages.drain(..) {
                 match self.shared.take(message) {
@@ -211,6 +216,10 @@ impl StreamReader {
             if let Err(error) = decoded {
                 self.status.figures().receive_failures.count();
                 return error.into();
+            }
+            if since_pause >= AT_ONCE_BYTES {
+                since_pause = 0;
+                yield_now().await;
             }
         }
     }

@@ -14,6 +14,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
@@ -46,6 +47,10 @@ pub(super) fn routes(transport: &Arc<Transport>) -> Router {
     let router = at("/raft/stream/", router, Handler::Stream);
     at("/raft/stream/{*rest}", router, Handler::Stream)
 }
+
+/// In an answer: its connection goes on at that executor.
+#[derive(Debug, Clone)]
+pub(super) struct GoesOnAt(pub(super) Handle);
 
 #[derive(Debug, Clone, Copy)]
 enum Handler {
@@ -292,7 +297,9 @@ fn stream_checked(transport: &Transport, request: &Request) -> Result<Response, 
         return Err(refuse(StatusCode::PRECONDITION_FAILED, "to field mismatch"));
     }
     let body = peer.attach(kind).ok_or_else(|| not_found("error sender not found"))?;
-    Ok(Response::new(Body::new(body)))
+    let mut response = Response::new(Body::new(body));
+    response.extensions_mut().insert(GoesOnAt(transport.shared.options.streams.clone()));
+    Ok(response)
 }
 
 fn probing() -> Response {

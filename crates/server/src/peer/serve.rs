@@ -21,11 +21,12 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tls::Acceptor;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Sleep, sleep, timeout};
 use tower_service::Service as _;
 
+use super::routes::GoesOnAt;
 use super::timely::{Patience, timely};
 use crate::listen::{self, Door};
 use crate::socket;
@@ -219,15 +220,21 @@ async fn connection(
         }
     };
     let place = Mutex::new(Some(place));
+    let (to_move, mut moves) = mpsc::channel(1);
     let answer = service_fn(move |request: hyper::Request<Incoming>| {
         // With its first request it waits no longer.
         drop(place.lock().unwrap_or_else(PoisonError::into_inner).take());
-        let mut routes = routes.clone();
+        let (mut routes, to_move) = (routes.clone(), to_move.clone());
         async move {
             // A router is always ready.
             let request = request.map(|body| timely(Body::new(body), limits.body));
             let answered: Result<_, Infallible> = routes.call(request).await;
-            answered
+            answered.inspect(|response| {
+                if let Some(GoesOnAt(executor)) = response.extensions().get() {
+                    // It has one request like that: its last.
+                    let _ = to_move.try_send(executor.clone());
+                }
+            })
         }
     });
     let serving = http1::Builder::new()
@@ -236,16 +243,28 @@ async fn connection(
         .max_buf_size(READ_AHEAD_BYTES)
         .title_case_headers(true)
         .serve_connection(TokioIo::new(Impatient::new(socket, WRITE_LIMIT)), answer);
-    let mut serving = std::pin::pin!(serving);
-    let ended = tokio::select! {
-        ended = serving.as_mut() => ended,
+    let mut serving = Box::pin(serving);
+    // Unless it is none any more, `moves` has a sender in the connection.
+    tokio::select! {
+        ended = serving.as_mut() => tell_ended(ended),
         () = stopped(&mut stopping) => {
             serving.as_mut().graceful_shutdown();
-            serving.await
+            tell_ended(serving.await);
         }
-    };
+        Some(executor) = moves.recv() => {
+            // Nothing else is asked on it afterwards: that would be answered there too.
+            serving.as_mut().graceful_shutdown();
+            // Ends with this task.
+            let mut moved = JoinSet::new();
+            moved.spawn_on(async move { tell_ended(serving.await) }, &executor);
+            while moved.join_next().await.is_some() {}
+        }
+    }
+}
+
+/// Peers come and go, and say so on their own channels.
+fn tell_ended(ended: hyper::Result<()>) {
     if let Err(error) = ended {
-        // Peers come and go, and say so on their own channels.
         tracing::debug!(error = %error, "connection of a peer ended");
     }
 }

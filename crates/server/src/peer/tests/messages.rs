@@ -131,11 +131,17 @@ async fn a_newer_stream_ends_the_older_one() {
         let request = client::request(Method::GET, &url, path, headers.clone(), body).unwrap();
         shared.client.send(&url, request).await.unwrap()
     };
-    let (old, _old_connection) = ask().await;
+    let (old, mut old_connection) = ask().await;
     assert_eq!(old.status(), 200);
     let (new, _new_connection) = ask().await;
     let ended = client_body(old.into_body(), usize::MAX).await;
     assert!(ended.len() < 200, "it ends after heartbeats at most");
+    let closed = async {
+        while old_connection.sender.ready().await.is_ok() {
+            sleep(Duration::from_millis(2)).await
+        }
+    };
+    timeout(PATIENCE, closed).await.expect("its connection takes no other request");
     // The second member asks again, as soon as it notices that its own stream ended.
     client_body(new.into_body(), usize::MAX).await;
     until("streams", || first.is_read_by(2)).await;

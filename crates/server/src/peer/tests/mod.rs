@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use raft::{EntryId, LogIndex, Term};
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
@@ -82,6 +82,8 @@ struct Member {
     told: mpsc::UnboundedReceiver<Told>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
+    /// A thread of their own carries the streams until this is dropped, as a heart does.
+    _streams: oneshot::Sender<()>,
 }
 
 impl Member {
@@ -120,16 +122,32 @@ impl Member {
             server_version: "3.5.30".to_owned(),
             peer_urls: vec![format!("{scheme}://{address}")],
         };
+        let (held, dropped) = oneshot::channel::<()>();
+        let executor = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let streams = executor.handle().clone();
+        std::thread::spawn(move || executor.block_on(dropped));
         let disk = vfs::sim::SimDisk::new();
         let dialler = Dialler::new(Duration::from_secs(2), connector);
-        let options = Options { dialler, snap_dir: disk.dir(), metrics: Arc::default() };
+        let options = Options { dialler, snap_dir: disk.dir(), metrics: Arc::default(), streams };
         let asked: Arc<dyn Host> = Arc::clone(&host) as _;
         let transport = Transport::new(identity, options, asked, Handle::current());
         let (stop, stopping) = watch::channel(false);
         let routes = transport.routes();
         let serving =
             tokio::spawn(serve::serve_within(limits, listener, acceptor, routes, stopping));
-        Self { id, scheme, address, disk, transport, host, delivered, told, stop, serving }
+        Self {
+            id,
+            scheme,
+            address,
+            disk,
+            transport,
+            host,
+            delivered,
+            told,
+            stop,
+            serving,
+            _streams: held,
+        }
     }
 
     fn urls(&self) -> Vec<String> {
