@@ -345,7 +345,8 @@ impl Run {
             }
             Step::CompactFurther(limit) => self.fixture.step_compaction(usize::from(limit)),
             Step::Progress(stream) => {
-                self.hub.request_progress(self.streams[usize::from(stream) % STREAMS])
+                let revision = self.fixture.reader.current_revision();
+                self.hub.request_progress(self.streams[usize::from(stream) % STREAMS], revision);
             }
             Step::Tick => {
                 self.now += Duration::from_secs(1);

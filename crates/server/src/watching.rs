@@ -219,7 +219,7 @@ impl OpenStream {
     }
 
     pub(crate) fn request_progress(&self) {
-        self.with_hub(|hub, id, _| hub.request_progress(id));
+        self.with_hub(Hub::request_progress);
     }
 
     /// Whether the client's next request may be read: its answers are queued whatever the queue holds.

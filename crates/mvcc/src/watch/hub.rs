@@ -80,6 +80,8 @@ pub struct Hub {
     pub(super) lagging: BTreeSet<(i64, u32)>,
     /// When streams want to be told that there was nothing: due time and slot.
     ticks: BTreeSet<(Duration, u32)>,
+    /// Streams whose request for progress came when the store was at a revision that has not been published yet.
+    progress_at: BTreeSet<(i64, StreamId)>,
     ready: Vec<StreamId>,
     stats: Stats,
 }
@@ -159,6 +161,7 @@ impl Hub {
             groups: Groups::default(),
             lagging: BTreeSet::new(),
             ticks: BTreeSet::new(),
+            progress_at: BTreeSet::new(),
             ready: Vec::new(),
             stats: Stats::default(),
         }
@@ -336,8 +339,13 @@ impl Hub {
         self.enqueue(stream_id.slot, message);
     }
 
-    /// Answers a progress request: one message for the whole stream if all its watchers are synced, else nothing.
-    pub fn request_progress(&mut self, stream_id: StreamId) {
+    /// Answers a progress request: one message for the whole stream if all its watchers are synced, else nothing. The client
+    /// may have seen `store_revision`, so that the answer speaks of nothing older: it may come when that is published.
+    pub fn request_progress(&mut self, stream_id: StreamId, store_revision: i64) {
+        if store_revision > self.current {
+            self.progress_at.insert((store_revision, stream_id));
+            return;
+        }
         let (current, limits) = (self.current, self.limits);
         let Some(stream) = self.stream(stream_id) else { return };
         let mut watchers = stream.watchers.values().filter_map(|slot| *slot).peekable();
@@ -485,7 +493,18 @@ impl Hub {
             self.leave_synced(slot);
             self.make_lagging(slot);
         }
+        self.answer_progress();
         Ok(())
+    }
+
+    /// Answers the requests for progress that waited for what is published by now.
+    fn answer_progress(&mut self) {
+        while let Some(&(revision, stream_id)) = self.progress_at.first()
+            && revision <= self.current
+        {
+            self.progress_at.pop_first();
+            self.request_progress(stream_id, revision);
+        }
     }
 
     /// Makes every watcher lagging: the content of the store was replaced by a snapshot, and is now at this revision.
@@ -504,6 +523,7 @@ impl Hub {
                 self.make_lagging(slot);
             }
         }
+        self.answer_progress();
     }
 
     /// Appends the streams that have something queued and were not named since they were last found empty.

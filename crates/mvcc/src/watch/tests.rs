@@ -69,6 +69,10 @@ impl Bench {
         }
     }
 
+    fn request_progress(&mut self, stream: StreamId) {
+        self.hub.request_progress(stream, self.hub.current_revision());
+    }
+
     /// Watches one key and takes the reply.
     fn watch(&mut self, stream: StreamId, key: &'static str) -> i64 {
         self.create(stream, WatchCreateRequest { key: key.into(), ..Default::default() });
@@ -339,7 +343,7 @@ fn history_that_is_compacted_ends_the_watcher() {
     );
     // The id stays taken until it is canceled, and holds up nobody's progress.
     bench.create(stream, WatchCreateRequest { key: "k".into(), watch_id: 0, ..Default::default() });
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     bench.hub.cancel(stream, 0, 6);
     assert_eq!(bench.drain(stream), ["3 r6 created", "-1 r6 progress", "0 r6 canceled"]);
     assert_eq!(bench.hub.stats().watchers, 3);
@@ -363,7 +367,7 @@ fn a_slow_stream_falls_back_to_history_and_nobody_else_waits() {
     assert!(!bench.hub.has_room(slow));
     // Nothing to do until there is room.
     assert!(!bench.hub.needs_catch_up());
-    bench.hub.request_progress(slow);
+    bench.request_progress(slow);
     let mut told = bench.drain(slow);
     assert!(bench.hub.needs_catch_up());
     bench.catch_up();
@@ -406,31 +410,56 @@ fn a_window_never_splits_a_revision() {
 fn manual_progress_waits_for_all_watchers() {
     let mut bench = Bench::new();
     let stream = bench.stream();
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert!(bench.drain(stream).is_empty(), "no watcher");
     bench.watch(stream, "k");
     bench.write(&["+k"]);
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert_eq!(bench.drain(stream), ["0 r2 +k@2", "-1 r2 progress"]);
     bench.create(
         stream,
         WatchCreateRequest { key: "k".into(), start_revision: 2, ..Default::default() },
     );
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert_eq!(bench.drain(stream), ["1 r2 created"]);
     bench.catch_up();
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert_eq!(bench.drain(stream), ["1 r2 +k@2", "-1 r2 progress"]);
     // A watcher for the future blocks it until the store is there.
     bench.create(
         stream,
         WatchCreateRequest { key: "x".into(), start_revision: 3, ..Default::default() },
     );
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert_eq!(bench.drain(stream), ["2 r2 created"]);
     bench.write(&["+y"]);
-    bench.hub.request_progress(stream);
+    bench.request_progress(stream);
     assert_eq!(bench.drain(stream), ["-1 r3 progress"]);
+}
+
+/// Who has had the answer to a write may ask before its events are published.
+#[test]
+fn manual_progress_is_no_older_than_what_its_client_may_have_seen() {
+    let mut bench = Bench::new();
+    let (stream, closed) = (bench.stream(), bench.stream());
+    for stream in [stream, closed] {
+        bench.watch(stream, "k");
+        for store_revision in [3, 2, 3] {
+            bench.hub.request_progress(stream, store_revision);
+        }
+    }
+    assert!(bench.drain(stream).is_empty(), "the store is at 3, the hub at 1");
+    bench.hub.close_stream(closed);
+    let another = bench.stream();
+    bench.watch(another, "k");
+    bench.write(&["+k"]);
+    assert_eq!(bench.drain(stream), ["0 r2 +k@2", "-1 r2 progress"]);
+    bench.write(&["+x"]);
+    assert_eq!(bench.drain(stream), ["-1 r3 progress"]);
+    assert_eq!(bench.drain(another), ["0 r2 +k@2"], "it did not ask");
+    bench.hub.request_progress(stream, 5);
+    bench.hub.resync(5);
+    assert!(bench.drain(stream).is_empty(), "its watcher has to catch up");
 }
 
 #[test]

@@ -266,7 +266,8 @@ impl World {
         let numbers = [place as u64, watcher.next.unsigned_abs(), 0];
         env.trace(life.node, "watch", numbers);
         if watcher.at.is_some() && (env.is_calm || env.workload.percent(5)) {
-            live.hub.request_progress(stream);
+            let revision = live.reader.current_revision();
+            live.hub.request_progress(stream, revision);
         }
         if live.hub.needs_catch_up() {
             live.wake(Actor::Watch, env);
