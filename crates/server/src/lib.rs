@@ -55,6 +55,7 @@ mod takeover;
 mod told;
 mod traces;
 pub mod version;
+mod waking;
 mod watching;
 
 pub use self::access::TokenOptionsError;

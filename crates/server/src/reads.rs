@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::board::Board;
 use crate::driver::heart::Work;
 use crate::driver::mailbox::Sender;
-use crate::told;
+use crate::{told, waking};
 
 /// etcd asks again after this time, since a request or its answer may be lost.
 const RETRY: Duration = Duration::from_millis(500);
@@ -35,10 +35,6 @@ pub(crate) enum ReadError {
     #[error("stopped")]
     Stopped,
 }
-
-/// So many waiters are told by whoever has the answer. More are told by a task of their own executor: a wake-up from another thread
-/// takes a lock and often a system call, one from within takes neither.
-pub(crate) const TOLD_HERE_MAX: usize = 2;
 
 type Waiter = oneshot::Sender<Result<LogIndex, ReadError>>;
 
@@ -201,19 +197,13 @@ impl Reads {
             self.begin(&mut state);
         }
         drop(state);
-        if waiters.len() > TOLD_HERE_MAX {
-            self.runtime.spawn(async move { tell(waiters, answer) });
-        } else {
-            tell(waiters, answer);
-        }
+        waking::tell(waiters.len(), &self.runtime, move || {
+            for waiter in waiters {
+                // Whoever has gone needs no answer.
+                let _ = waiter.send(answer);
+            }
+        });
         true
-    }
-}
-
-fn tell(waiters: Vec<Waiter>, answer: Result<LogIndex, ReadError>) {
-    for waiter in waiters {
-        // Whoever has gone needs no answer.
-        let _ = waiter.send(answer);
     }
 }
 

@@ -28,10 +28,9 @@ use crate::facts::Facts;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
 use crate::proposals::Waiters;
-use crate::reads::TOLD_HERE_MAX;
 use crate::request::{ApplyRequests, Outcome};
-use crate::told;
 use crate::watching::Outlet;
+use crate::{told, waking};
 
 /// What others ask of the stage.
 #[derive(Debug)]
@@ -412,22 +411,18 @@ impl ApplyStage {
         }
     }
 
-    /// Tells clients and watchers what a batch came to.
+    /// Tells clients and watchers what a batch came to, from the heart's thread while the member is alone.
     pub(crate) fn answer(&self, answers: Answers) {
         finish(&self.waiters, answers.outcomes);
         self.tell_watchers(answers.events);
     }
 
-    /// The same, but the executor of the clients' requests tells those of a larger batch: a wake-up from another thread costs several
-    /// of its own, and what it wakes itself, it answers with fewer writes.
+    /// The same from a thread of its own: in company it pays to leave the waking to the clients' executor, alone it did not.
     fn answer_elsewhere(&self, answers: Answers) {
         let Answers { outcomes, events } = answers;
-        if outcomes.len() > TOLD_HERE_MAX {
-            let waiters = Arc::clone(&self.waiters);
-            self.requests.runtime.spawn(async move { finish(&waiters, outcomes) });
-        } else {
-            finish(&self.waiters, outcomes);
-        }
+        let waiters = Arc::clone(&self.waiters);
+        let callers = outcomes.len();
+        waking::tell(callers, &self.requests.runtime, move || finish(&waiters, outcomes));
         self.tell_watchers(events);
     }
 

@@ -41,7 +41,7 @@ use tokio::time::sleep_until;
 use super::Failures;
 use super::apply::{self, ApplyStage};
 use super::log_writer::{self, LogWriter};
-use super::mailbox::{Receiver, Sender, Wait, mailbox};
+use super::mailbox::{Receiver, Sender, mailbox};
 use crate::board::Board;
 use crate::metrics::Metrics;
 use crate::peers::Peers;
@@ -180,7 +180,8 @@ impl Heart {
             }
             poll_fn(|context| match self.inbox.poll_take(&mut pass.batch, context) {
                 Poll::Pending => ticking.as_mut().poll(context),
-                Poll::Ready(Wait::Ready | Wait::Closed | Wait::TimedOut) => Poll::Ready(()),
+                // The heart itself can send to its inbox, so it is never closed.
+                Poll::Ready(_) => Poll::Ready(()),
             })
             .await;
             if self.turn(&mut pass)?.is_break() {

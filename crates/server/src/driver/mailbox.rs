@@ -82,6 +82,16 @@ impl<T> Shared<T> {
     fn lock(&self) -> MutexGuard<'_, State<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// Wakes the receiver, outside the lock.
+    fn rouse(&self, mut state: MutexGuard<'_, State<T>>) {
+        let task = state.task.take();
+        drop(state);
+        match task {
+            Some(task) => task.wake(),
+            None => self.arrived.notify_one(),
+        }
+    }
 }
 
 impl<T> Sender<T> {
@@ -112,13 +122,8 @@ impl<T> Sender<T> {
 
     fn wake(&self, mut state: MutexGuard<'_, State<T>>) {
         // In this order: nothing sent leaves the receiver waiting.
-        let wake = !state.queue.is_empty() && mem::take(&mut state.is_receiver_waiting);
-        let task = if wake { state.task.take() } else { None };
-        drop(state);
-        match task {
-            Some(task) => task.wake(),
-            None if wake => self.shared.arrived.notify_one(),
-            None => {}
+        if !state.queue.is_empty() && mem::take(&mut state.is_receiver_waiting) {
+            self.shared.rouse(state);
         }
     }
 }
@@ -135,12 +140,7 @@ impl<T> Drop for Sender<T> {
         let mut state = self.shared.lock();
         state.senders -= 1;
         if state.senders == 0 {
-            let task = state.task.take();
-            drop(state);
-            match task {
-                Some(task) => task.wake(),
-                None => self.shared.arrived.notify_one(),
-            }
+            self.shared.rouse(state);
         }
     }
 }

@@ -16,9 +16,9 @@
 //!   of checks and the answers, which are etcd's to the letter.
 //! - `prober` watches each peer's answers and clock, for the log and for metrics; `answers` reads what members say to questions.
 //! - Streams are read and written by tasks of [`Options::streams`], the heart's thread: a message goes from the socket to the heart, and
-//!   from there to the next socket, without another thread. They are few and small, and do nothing that waits. What strangers can
-//!   cause (handshakes, requests, posts), databases and probes stay with the executor of the clients' requests: a connection moves
-//!   when it is answered with a stream ([`routes::GoesOnAt`]), and takes no other request.
+//!   from there to the next socket, without another thread. They are few, take turns, and never block; the ones that this member reads
+//!   are dialled there too. What strangers can cause (their handshakes, requests and posts), databases and probes stay with the executor
+//!   of the clients' requests: a connection moves when it is answered with a stream ([`routes::GoesOnAt`]), and takes no other request.
 //! - Each task belongs to a [`channels::Channels`] or to a connection of [`serve()`], and ends with it.
 //! - `dial` is the one place that makes connections, `serve` the one that takes them.
 //!
@@ -112,7 +112,7 @@ pub(crate) struct Options {
     pub(crate) snap_dir: Arc<dyn vfs::Dir>,
     /// What is counted.
     pub(crate) metrics: Arc<Metrics>,
-    /// Where streams are read and written, once they stand.
+    /// Where streams are read and written.
     pub(crate) streams: Handle,
 }
 

@@ -231,7 +231,7 @@ async fn connection(
             let answered: Result<_, Infallible> = routes.call(request).await;
             answered.inspect(|response| {
                 if let Some(GoesOnAt(executor)) = response.extensions().get() {
-                    // It has one request like that: its last.
+                    // There is room: it is the last request of its connection.
                     let _ = to_move.try_send(executor.clone());
                 }
             })
@@ -244,7 +244,6 @@ async fn connection(
         .title_case_headers(true)
         .serve_connection(TokioIo::new(Impatient::new(socket, WRITE_LIMIT)), answer);
     let mut serving = Box::pin(serving);
-    // Unless it is none any more, `moves` has a sender in the connection.
     tokio::select! {
         ended = serving.as_mut() => tell_ended(ended),
         () = stopped(&mut stopping) => {
